@@ -1,0 +1,1 @@
+"""HTTP half of genrec. It knows requests and responses, never tensors."""
