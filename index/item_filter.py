@@ -27,7 +27,7 @@ class Allowed:
     @staticmethod
     def build(mask: BoolArray | None = None, excluded: IntArray | None = None) -> Allowed:
         """From a bitmap over ranks (bool[N], None allows all) and ranks to leave out (any order)."""
-        prefix = None
+        prefix: IntArray | None = None
         ranks = _NOTHING if excluded is None else np.unique(np.asarray(excluded, np.int64))
         if mask is not None:
             prefix = np.zeros(len(mask) + 1, np.int32 if len(mask) < 2**31 else np.int64)

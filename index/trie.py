@@ -114,7 +114,7 @@ def build_trie(paths: Sequence[Sequence[int]] | IntArray) -> TokenTrie:
     return build_trie_from_flat(tokens, offsets)
 
 
-def build_trie_from_flat(tokens: IntArray, offsets: IntArray) -> TokenTrie:
+def build_trie_from_flat(tokens: IntArray, offsets: Int64Array) -> TokenTrie:
     """:func:`build_trie` for paths already concatenated: ``tokens`` int[T], ``offsets`` int[N + 1]."""
     lengths = np.diff(offsets)
     _check_paths(tokens, lengths)
@@ -271,7 +271,8 @@ def _gather_ragged(values: IntArray, start: Int64Array, length: Int64Array) -> I
 def ragged_positions(start: IntArray, length: IntArray) -> Int64Array:
     """int64[sum(length)]: the positions ``start[i] .. start[i] + length[i] - 1`` for all i, in order."""
     begin = np.cumsum(length) - length
-    return np.arange(int(np.sum(length))) + np.repeat(np.asarray(start, np.int64) - begin, length)
+    shift: Int64Array = np.repeat(np.asarray(start, np.int64) - begin, length)
+    return np.arange(len(shift)) + shift
 
 
 def _offsets(length: Int64Array) -> IntArray:
