@@ -184,7 +184,7 @@ def _sort_paths(tokens: IntArray, offsets: Int64Array, lengths: Int64Array) -> I
     per_key = max(1, 63 // bits)
     longest = int(lengths.max(initial=0))
     order = np.arange(len(lengths))
-    tied = order  # positions in `order` that still need sorting
+    tied = np.arange(len(lengths))  # positions in `order` that still need sorting
     group = np.zeros(len(order), np.int64)  # [len(tied)] which run of ties a position belongs to
     for column in range(0, longest, per_key):
         row = order[tied]

@@ -1,0 +1,212 @@
+"""Recommender: a decoder walking an index. The one object most users need.
+
+The story of a request: ids become rows, rows become a prompt, the search walks the trie, ranks become items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from genrec.bundle import load_bundle
+from genrec.decoders.base import Decoder, Items
+from genrec.search import Normalize, SearchRequest, SearchResult, Synchronize, search
+from genrec.tasks import TaskDefaults
+from index.errors import RequestError
+from index.item_filter import Allowed
+from index.item_index import ItemIndex
+from index.types import Int32Array, IntArray, ItemId
+
+
+@dataclass(frozen=True, slots=True)
+class RecommendedItem:
+    """One answer: an item of the catalog."""
+
+    item_id: ItemId
+    title: str
+    rank: int  # 1 is best
+    score: float  # log-probability under the request's normalisation
+    probability: float | None
+    """Share of the whole catalog's probability (they sum to one over all items, seen ones included); None
+    under vocabulary normalisation, where the sum over the catalog is below one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """The answer to one history."""
+
+    items: tuple[RecommendedItem, ...]
+    certified: int  # the first so many are proven to be the most probable allowed items, in order
+    unknown_ids: tuple[ItemId, ...]  # ids of the history that are not in the catalog; they were not used
+    notes: tuple[str, ...]  # what a user should know about this answer
+    normalize: Normalize
+    beam: int
+    expansions: int
+    model_calls: int
+
+
+class Recommender:
+    """Recommends items of one index with one decoder.
+
+    Example::
+
+        recommender = Recommender.load("runs/beauty")
+        for item in recommender.recommend(["1", "2", "3"], k=5).items:
+            print(item.rank, item.title, item.probability)
+    """
+
+    def __init__(self, index: ItemIndex, decoder: Decoder, defaults: TaskDefaults | None = None) -> None:
+        self.index = index
+        self.decoder = decoder
+        self.defaults = defaults or TaskDefaults()
+
+    @classmethod
+    def load(cls, path: Path | str, *, verify: bool = False) -> Recommender:
+        """Open a bundle that ``genrec train`` wrote.
+
+        Args:
+            path: the bundle's directory.
+            verify: compare every file's hash first (sizes are always compared).
+
+        Raises:
+            IndexFormatError: the directory is no bundle, is damaged, or is too new.
+            MissingDependencyError: the bundle's model needs torch and it is not installed.
+        """
+        bundle = load_bundle(Path(path), verify=verify)
+        return cls(bundle.index, bundle.decoder(), bundle.tasks["semantic_id"])
+
+    def recommend(
+        self,
+        history: Sequence[ItemId | int],
+        k: int = 10,
+        *,
+        beam: int | None = None,
+        normalize: Normalize | None = None,
+        synchronize: Synchronize = "leaf",
+        exclude_seen: bool = True,
+    ) -> Recommendation:
+        """The k items most likely to come next after a history.
+
+        Args:
+            history: item ids, oldest first. May be empty; ids that are not in the catalog are reported back
+                and not used.
+            k: items wanted. Fewer come back only where the catalog has fewer allowed ones.
+            beam: prefixes kept per step; the bundle's default where not given, never below k.
+            normalize: ``"catalog"`` or ``"vocabulary"``; the bundle's default (measured) where not given.
+            synchronize: ``"leaf"``, or ``"token"`` for parity with Hugging Face's beam search.
+            exclude_seen: leave out items of the history, inside the search.
+
+        Raises:
+            RequestError: k or beam below 1, a history that is a single string, or an unknown mode.
+        """
+        return self.recommend_batch(
+            [history], k, beam=beam, normalize=normalize, synchronize=synchronize, exclude_seen=exclude_seen
+        )[0]
+
+    def recommend_batch(
+        self,
+        histories: Sequence[Sequence[ItemId | int]],
+        k: int = 10,
+        *,
+        beam: int | None = None,
+        normalize: Normalize | None = None,
+        synchronize: Synchronize = "leaf",
+        exclude_seen: bool = True,
+    ) -> list[Recommendation]:
+        """:meth:`recommend` for many histories in one search; each answer is that of its own call."""
+        ids = [self._ids(history) for history in histories]
+        rows = [self.index.catalog.rows_of(one) for one in ids]
+        known = [one[one >= 0] for one in rows]
+        beam = max(beam if beam is not None else self.defaults.beam, k)
+        normalize = normalize or self.defaults.normalize
+        results = self.search_rows(
+            known, k, beam=beam, normalize=normalize, synchronize=synchronize, exclude_seen=exclude_seen
+        )
+        return [
+            self._recommendation(one_ids, one_rows, result, k, normalize, beam)
+            for one_ids, one_rows, result in zip(ids, rows, results, strict=True)
+        ]
+
+    def search_rows(
+        self,
+        histories: Sequence[IntArray],
+        k: int,
+        *,
+        beam: int | None = None,
+        normalize: Normalize | None = None,
+        synchronize: Synchronize = "leaf",
+        exclude_seen: bool = True,
+    ) -> list[SearchResult]:
+        """The search itself: histories as catalog rows (int[P] each, oldest first), results as trie ranks."""
+        rank_of_item = self.index.trie.rank_of_item
+        requests = [
+            SearchRequest(
+                prompt=(Items(np.asarray(rows, np.int64)),),
+                k=k,
+                beam=beam if beam is not None else self.defaults.beam,
+                allowed=Allowed.build(excluded=rank_of_item[rows] if exclude_seen else None),
+            )
+            for rows in histories
+        ]
+        return search(
+            self.decoder,
+            self.index.trie,
+            requests,
+            normalize=normalize or self.defaults.normalize,
+            synchronize=synchronize,
+        )
+
+    def rows_of(self, result: SearchResult) -> Int32Array:
+        """int32[k]: catalog rows of a search result."""
+        return np.asarray(self.index.trie.item_at_rank[result.ranks], np.int32)
+
+    def _ids(self, history: Sequence[ItemId | int]) -> list[ItemId]:
+        if isinstance(history, str):
+            raise RequestError(f"expected a list of item ids, got the single string {history!r}")
+        return [str(item_id) for item_id in history]
+
+    def _recommendation(
+        self,
+        ids: list[ItemId],
+        rows: Int32Array,
+        result: SearchResult,
+        k: int,
+        normalize: Normalize,
+        beam: int,
+    ) -> Recommendation:
+        catalog = self.index.catalog
+        items = tuple(
+            RecommendedItem(
+                item_id=catalog.item_ids[row],
+                title=catalog.titles[row],
+                rank=place + 1,
+                score=float(score),
+                probability=float(np.exp(score)) if normalize == "catalog" else None,
+            )
+            for place, (row, score) in enumerate(
+                zip(self.rows_of(result).tolist(), result.scores.tolist(), strict=True)
+            )
+        )
+        notes = []
+        if not (rows >= 0).any():
+            notes.append(
+                "no known item in the history: this is what the model recommends to a new user"
+                if ids
+                else "empty history: this is what the model recommends to a new user"
+            )
+        if len(items) < k:
+            notes.append(f"{len(items)} of {k} items: no more items of the catalog are allowed")
+        unknown = tuple(dict.fromkeys(one for one, row in zip(ids, rows.tolist(), strict=True) if row < 0))
+        return Recommendation(
+            items,
+            result.certified,
+            unknown,
+            tuple(notes),
+            normalize,
+            beam,
+            result.expansions,
+            result.model_calls,
+        )
