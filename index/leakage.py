@@ -94,7 +94,7 @@ def _id_hashes(index: Int64Array | Int32Array, ids: Sequence[str], role: bytes) 
 
 
 def _mix(value: UInt64Array) -> UInt64Array:
-    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014): a bijection in which every bit moves every bit."""
+    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014): a bijection in which each bit moves all."""
     value = value + np.uint64(0x9E3779B97F4A7C15)
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
