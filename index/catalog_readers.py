@@ -1,8 +1,8 @@
 """A catalog from a file: which column is the id and which the title, and which rows make an item.
 
 It knows what an item needs. It knows no file format (``tables`` does) and nothing of what comes after.
-Supported: CSV, TSV, JSON lines, Parquet, RecBole ``.item``, MovieLens ``movies.csv`` and ``movies.dat``, Amazon
-metadata (2014 as Python literals, 2018, 2023), each also gzipped.
+Supported: CSV, TSV, JSON lines, Parquet, RecBole ``.item``, MovieLens ``movies.csv`` and ``movies.dat``,
+Amazon metadata (2014 as Python literals, 2018, 2023), each also gzipped.
 """
 
 from __future__ import annotations
@@ -146,7 +146,9 @@ def _items(frame: pl.DataFrame, roles: Mapping[str, str]) -> pl.DataFrame:
     )
     genres = items.schema.get("genres")
     if genres == pl.List(pl.String):
-        items = items.with_columns(pl.col("genres").list.set_difference(pl.lit([_NO_GENRES])))
+        items = items.with_columns(
+            pl.col("genres").list.eval(pl.element().filter(pl.element() != _NO_GENRES))
+        )
     if id_column in ("movieId", "movie_id") and genres is not None and "year" not in items.columns:
         year = pl.col("title").str.extract(_MOVIELENS_YEAR).cast(pl.Int64)
         items = items.with_columns(year.alias("year"))
@@ -162,6 +164,5 @@ def _title_warnings(items: pl.DataFrame, path: Path, title_column: str) -> list[
         )
     if not len(empty):
         return []
-    return [
-        f"{len(empty):,} items have no title and were kept with an empty one, such as {empty.head(3).to_list()}"
-    ]
+    examples = ", ".join(empty.head(3).to_list())
+    return [f"{len(empty):,} items have no title and were kept with an empty one, such as {examples}"]

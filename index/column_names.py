@@ -46,9 +46,8 @@ def find_optional_column(
     """As ``find_column``, but None if nothing is mapped and no usual name is there."""
     if mapped is not None:
         if mapped not in names:
-            raise error(
-                f"expected a column '{mapped}' for the {role} in {path}, got columns {', '.join(names)}"
-            )
+            there = ", ".join(names)
+            raise error(f"expected a column '{mapped}' for the {role} in {path}, got columns {there}")
         return mapped
     by_key = {_key(name): name for name in reversed(names)}
     return next((by_key[_key(name)] for name in usual if _key(name) in by_key), None)

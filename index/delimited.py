@@ -134,8 +134,8 @@ def _quoted(source: Source, separator: str, width: int, has_header: bool, error:
             if "end of data" in str(problem):
                 # Everything after the open quote would be lost: that is half a file, not one bad row.
                 raise error(
-                    f"expected every quoted value in {source.path} to end, got one that opens in line {line} and "
-                    f"runs to the end of the file (line {total_lines}); close it, or double the quotation mark"
+                    f"expected every quoted value in {source.path} to end, got one that opens in line {line} "
+                    f"and runs to the end of the file (line {total_lines}); close or double the quotation mark"
                 ) from problem
             bad_rows.append(BadRow(line, "row", "values quoted as CSV does", str(problem)))
             continue

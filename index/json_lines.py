@@ -22,10 +22,10 @@ _NESTED = (dict, list, tuple, bool)
 
 
 def read_json_lines(source: Source, choose: Choose, error: ReadError) -> Table:
-    """One object per line. A line that is none is a bad row, and so is a key that is a list, object or boolean.
+    """One object per line. A line that is none is a bad row, as is a key that is a list, object or boolean.
 
     Raises:
-        CatalogError or HistoryError, as asked for: the file is one JSON array, or its first line is no object.
+        CatalogError or HistoryError, as asked for: the file is one JSON array, or no line is an object.
     """
     assert source.text is not None
     lines = source.text.split("\n")
