@@ -109,9 +109,7 @@ def writing_artifact(path: Path, kind: str, manifest: dict[str, Any]) -> Iterato
         if not any(path.iterdir()):
             path.rmdir()
         raise
-    for old in path.glob(f"{_GENERATION}*"):
-        if old != generation:
-            shutil.rmtree(old, ignore_errors=True)
+    _sweep(path, generation)
 
 
 def open_artifact(path: Path, *, kind: str | None = None, verify: bool = False) -> Artifact:
@@ -188,6 +186,15 @@ def replace_file(path: Path, content: bytes) -> None:
         beside.unlink(missing_ok=True)
         raise
     _sync(path.parent)
+
+
+def _sweep(path: Path, generation: Path) -> None:
+    """Remove the old generation, and what killed saves have left."""
+    for old in path.glob(f"{_GENERATION}*"):
+        if old != generation:
+            shutil.rmtree(old, ignore_errors=True)
+    for half_written in path.glob(f".{MANIFEST}.*"):
+        half_written.unlink(missing_ok=True)
 
 
 def _refuse_to_overwrite(path: Path) -> None:
