@@ -1,0 +1,349 @@
+"""TorchDecoder: the :class:`~genrec.decoders.base.Decoder` contract over any Hugging Face causal LM.
+
+Body, embedding and head are taken apart: embeddings are looked up here, the model's body runs with our mask
+and positions, and the head is evaluated only for the tokens asked for. All live prefixes of a request stand
+on the sequence axis behind its prompt; an additive mask lets each token see the prompt, its ancestors and
+itself, and its position is prompt length + token depth. This module knows no trie, no items and no scores.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from genrec.decoders.base import PROMPT_SLOT, Hidden, Prefilled, Prompt, State, Tokens
+from genrec.decoders.kv_cache import StepCache, TorchState
+from genrec.decoders.tree_mask import RaggedRows, prompt_mask, tree_mask
+from index.errors import DecoderError
+from index.types import BoolArray, Float32Array, Int64Array, IntArray
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Floats that one temporary of the head may take: 32 MB, small enough for the allocator to reuse.
+_CHUNK_FLOATS = 2**23
+# Gathering a row of the head costs as much as multiplying it with this many hidden rows. Measured: one CPU
+# thread, hidden 256 and 768, vocabulary 4k and 32k; 20 rows of 256 shared children take 0.1 ms instead of 0.9.
+_GATHER_COST = 20
+# What a body must take for prefixes to stand side by side. Models that place a token by its column instead
+# (ALiBi) have no `position_ids`.
+_BODY_ARGUMENTS = ("inputs_embeds", "position_ids", "attention_mask", "past_key_values")
+# Layers whose only memory is keys and values of all earlier positions, as long as the window is not full.
+_LAYER_KINDS = {"full_attention", "sliding_attention", "global"}
+# How far the probe's logits may be from the model's own, as a share of the largest (at least 1): float32
+# rounding, or the rounding of half precisions, which keep 8 to 11 bits.
+_TOLERANCE, _HALF_TOLERANCE = 1e-4, 5e-2
+
+
+class TorchDecoder:
+    """Scores next tokens with a causal language model run by torch.
+
+    Args:
+        model: an ``AutoModelForCausalLM`` model; it is put into eval mode and onto ``device``.
+        token_offset: added to every token id that comes from the search. Semantic-ID tokens sit behind the
+            text vocabulary, so a trie may count them from 0. Ids in prompts are vocabulary ids already.
+        device: where to run; None leaves the model where it is.
+
+    Raises:
+        DecoderError: the model cannot be decoded this way: its logits are not ``hidden @ head.T + bias``
+            (they are scaled or soft-capped), it places tokens by column, or it remembers more than keys and
+            values.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, token_offset: int = 0, device: str | torch.device | None = None
+    ) -> None:
+        if device is not None:
+            model.to(device)  # type: ignore[arg-type]
+        model.train(False)
+        _check_architecture(model)
+        self._body: torch.nn.Module = model.base_model
+        self._embedding: torch.nn.Module = model.get_input_embeddings()
+        head = _head(model)
+        self._head: torch.Tensor = head.weight.detach()  # [V, H]
+        bias: torch.Tensor | None = getattr(head, "bias", None)
+        self._bias: torch.Tensor | None = None if bias is None else bias.detach()  # [V]
+        self._max_positions = _max_positions(model.config)
+        if not 0 <= token_offset < self.vocabulary:
+            raise DecoderError(f"expected 0 <= token_offset < {self.vocabulary}, got {token_offset}")
+        self.token_offset = 0  # the probe speaks vocabulary ids
+        self._check_logits(model)
+        self.token_offset = token_offset
+
+    @classmethod
+    def load(
+        cls, path_or_name: str | Path, token_offset: int = 0, device: str | torch.device | None = None
+    ) -> TorchDecoder:
+        """Load a model directory, or a name known to Hugging Face: float32 on a CPU, else as it was saved."""
+        from transformers import AutoModelForCausalLM
+
+        on_cpu = device is None or torch.device(device).type == "cpu"
+        model = AutoModelForCausalLM.from_pretrained(path_or_name, dtype=torch.float32 if on_cpu else "auto")
+        return cls(model, token_offset, device)
+
+    @property
+    def vocabulary(self) -> int:
+        """V, the rows of the head."""
+        return len(self._head)
+
+    @torch.inference_mode()
+    def prefill(self, prompts: Sequence[Prompt]) -> Prefilled:
+        """Run the prompts (B of them, of any lengths, padded inside).
+
+        Raises:
+            DecoderError: a prompt is empty, has a segment other than ``Tokens``, holds an id outside the
+                vocabulary, or is longer than the model's positions.
+        """
+        if not prompts:
+            return Prefilled([], self._no_hidden())
+        prompt_ids = [_prompt_ids(prompt) for prompt in prompts]
+        ids = np.concatenate(prompt_ids)
+        length = np.array([len(part) for part in prompt_ids])
+        self._check_tokens(ids)
+        self._check_positions(int(length.max()) - 1)
+        rows = RaggedRows(np.repeat(np.arange(len(prompts)), length))
+        states = [TorchState() for _ in prompts]
+        hidden = self._run(states, rows, ids, rows.column, prompt_mask(rows))
+        for state, prompt_length in zip(states, length, strict=True):
+            state.prompt_length = int(prompt_length)
+        return Prefilled(
+            list[State](states), _array(hidden[torch.arange(len(prompts)), torch.from_numpy(length - 1)])
+        )
+
+    @torch.inference_mode()
+    def extend(self, states: Sequence[State], request: IntArray, token: IntArray, parent: IntArray) -> Hidden:
+        """Feed one token to each of R prefixes; see :meth:`genrec.decoders.base.Decoder.extend`.
+
+        Raises:
+            DecoderError: a state is not a ``TorchState`` or comes twice, a parent is not an earlier slot, a
+                token is outside the vocabulary, or a prefix outgrows the model's positions. No state has
+                changed then.
+        """
+        active, request = np.unique(request, return_inverse=True)  # requests without rows take no padding
+        rows = RaggedRows(request)
+        if not len(rows):
+            return self._no_hidden()
+        used = _own_states([states[index] for index in active])
+        ids = np.asarray(token, np.int64) + self.token_offset
+        parents = np.asarray(parent, np.int64)
+        self._check_tokens(ids)
+        _check_parents(used, rows, parents)
+        prompt_length = np.array([state.prompt_length for state in used])
+        sees, depth = tree_mask(prompt_length, [state.parent for state in used], rows, parents)
+        position = prompt_length[rows.request] + depth
+        self._check_positions(int(position.max()))
+        hidden = self._run(used, rows, ids, position, sees)
+        for state, grown in zip(used, rows.split(parents), strict=True):
+            state.parent = np.concatenate([state.parent, grown])
+        return _array(hidden[torch.from_numpy(rows.request), torch.from_numpy(rows.column)])
+
+    @torch.inference_mode()
+    def edge_logits(self, hidden: Hidden, row: IntArray, token: IntArray) -> Float32Array:
+        """float32[E]: the logit of ``token[e]`` after hidden row ``row[e]``, computing no others.
+
+        Raises:
+            DecoderError: a token is outside the vocabulary.
+        """
+        ids = np.asarray(token, np.int64) + self.token_offset
+        self._check_tokens(ids)
+        rows = np.asarray(row, np.int64)
+        result = np.empty(len(ids), np.float32)
+        states = self._on_device(hidden)
+        step = max(1, _CHUNK_FLOATS // self._head.shape[1])
+        for begin in range(0, len(ids), step):
+            chunk = slice(begin, begin + step)
+            result[chunk] = _array(self._edge_logits(states, rows[chunk], ids[chunk]))
+        return result
+
+    @torch.inference_mode()
+    def log_normalizer(self, hidden: Hidden, depth: IntArray) -> Float32Array:
+        """float32[R]: log of the sum of exp(logit) over the whole vocabulary, at any depth."""
+        result = np.empty(len(hidden), np.float32)
+        states = self._on_device(hidden)
+        step = max(1, _CHUNK_FLOATS // self.vocabulary)
+        for begin in range(0, len(hidden), step):
+            chunk = slice(begin, begin + step)
+            result[chunk] = _array(torch.logsumexp(self._logits(states[chunk]).float(), dim=-1))
+        return result
+
+    def _run(
+        self,
+        states: Sequence[TorchState],
+        rows: RaggedRows,
+        ids: Int64Array,
+        position: Int64Array,
+        sees: BoolArray,
+    ) -> torch.Tensor:
+        """Run the body over ragged rows; the states' buffers take the new keys and values. [B, Q, H]."""
+        device = self._head.device
+        embedded = self._embedding(torch.from_numpy(rows.pad(ids)).to(device))
+        visible = torch.from_numpy(sees).to(device)[:, None]  # [B, 1, Q, past + Q]
+        mask = torch.zeros(visible.shape, dtype=embedded.dtype, device=device)
+        mask.masked_fill_(~visible, torch.finfo(embedded.dtype).min)
+        output = self._body(
+            inputs_embeds=embedded,
+            position_ids=torch.from_numpy(rows.pad(position)).to(device),
+            attention_mask=mask,
+            past_key_values=StepCache(states, rows.count.tolist()),
+            use_cache=True,
+        )
+        hidden: torch.Tensor = output.last_hidden_state
+        return hidden
+
+    def _edge_logits(self, hidden: torch.Tensor, row: Int64Array, ids: Int64Array) -> torch.Tensor:
+        """One dot product per edge, or, where many rows share tokens, one product of all rows and tokens."""
+        needed = np.zeros(self.vocabulary, bool)
+        needed[ids] = True
+        distinct = np.flatnonzero(needed)
+        first, end = int(row.min()), int(row.max()) + 1
+        edges = torch.from_numpy(ids).to(hidden.device)
+        rows = torch.from_numpy(row - first).to(hidden.device)
+        hidden = hidden[first:end]
+        if len(distinct) * (end - first + _GATHER_COST) > _GATHER_COST * len(ids):
+            logits: torch.Tensor = torch.linalg.vecdot(
+                hidden.index_select(0, rows), self._head.index_select(0, edges)
+            )
+        else:
+            place = np.empty(self.vocabulary, np.int64)
+            place[distinct] = np.arange(len(distinct))
+            head = self._head.index_select(0, torch.from_numpy(distinct).to(hidden.device))
+            logits = (hidden @ head.T)[rows, torch.from_numpy(place[ids]).to(hidden.device)]
+        return logits if self._bias is None else logits + self._bias[edges]
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[R, V], all of them."""
+        return torch.nn.functional.linear(hidden, self._head, self._bias)
+
+    def _on_device(self, hidden: Hidden) -> torch.Tensor:
+        # torch warns of arrays that may not be written; such a one is copied.
+        array = np.require(hidden, np.float32, ["C", "W"])
+        return torch.from_numpy(array).to(self._head.device, self._head.dtype)
+
+    def _no_hidden(self) -> Hidden:
+        return np.empty((0, self._head.shape[1]), np.float32)
+
+    def _check_tokens(self, ids: Int64Array) -> None:
+        if len(ids) and not 0 <= ids.min() <= ids.max() < self.vocabulary:
+            raise DecoderError(
+                f"expected token ids in 0 .. {self.vocabulary - 1}, got {ids.min()} .. {ids.max()} "
+                f"(token_offset {self.token_offset}); use the tokenizer the index was built with"
+            )
+
+    def _check_positions(self, last: int) -> None:
+        if self._max_positions is not None and last >= self._max_positions:
+            raise DecoderError(
+                f"expected at most {self._max_positions} tokens of prompt and answer, got {last + 1}; "
+                "shorten the history"
+            )
+
+    @torch.inference_mode()
+    def _check_logits(self, model: PreTrainedModel) -> None:
+        """Compare logits over a tree of two branches with the model's own over each branch."""
+        prompt = np.arange(3) % self.vocabulary
+        branch = np.array([[3, 4], [5, 6]]) % self.vocabulary
+        prefilled = self.prefill([(Tokens(prompt),)])
+        first = self.extend(prefilled.states, np.zeros(2, np.int64), branch[:, 0], np.array([-1, -1]))
+        second = self.extend(prefilled.states, np.zeros(2, np.int64), branch[:, 1], np.array([0, 1]))
+        for b in range(2):
+            path = torch.from_numpy(np.concatenate([prompt, branch[b]]))[None].to(self._head.device)
+            own = model(input_ids=path, use_cache=False).logits[0, -3:].float()
+            hidden = np.stack([prefilled.hidden[0], first[b], second[b]])
+            error = float((own - self._logits(self._on_device(hidden)).float()).abs().max())
+            error /= max(1.0, float(own.abs().max()))
+            if not error <= (
+                _TOLERANCE if self._head.dtype == torch.float32 else _HALF_TOLERANCE
+            ):  # or a NaN
+                raise DecoderError(
+                    f"expected the logits of {type(model).__name__} to be hidden @ head.T + bias, got a "
+                    f"difference of {error:.1g} of the largest; models that scale or cap their logits, or "
+                    "place tokens by column, cannot be decoded here"
+                )
+
+
+def _head(model: PreTrainedModel) -> Any:
+    return model.get_output_embeddings()  # type: ignore[no-untyped-call]
+
+
+def _check_architecture(model: PreTrainedModel) -> None:
+    name = type(model).__name__
+    weight = getattr(_head(model), "weight", None)
+    if weight is None or model.base_model is model or model.config.is_encoder_decoder:
+        raise DecoderError(
+            f"expected a causal language model with a body and an output matrix, got {name}; "
+            "load it with AutoModelForCausalLM"
+        )
+    accepted = inspect.signature(model.base_model.forward).parameters
+    missing = [argument for argument in _BODY_ARGUMENTS if argument not in accepted]
+    if missing:
+        raise DecoderError(
+            f"expected a model body that takes {', '.join(missing)}, got {name}, which does not"
+        )
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or ()
+    unknown = set(kinds) - _LAYER_KINDS
+    if unknown:
+        raise DecoderError(
+            f"expected attention over all earlier positions in {name}, got {sorted(unknown)} layers"
+        )
+
+
+def _max_positions(config: Any) -> int | None:
+    """Tokens of prompt and answer up to which full attention at learned positions is what the model does.
+
+    Within its window a sliding layer sees everything, so a window is a limit here, not an obstacle.
+    """
+    config = config.get_text_config()
+    limits = [getattr(config, "max_position_embeddings", None)]
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
+    if "sliding_attention" in kinds:
+        limits.append(getattr(config, "sliding_window", None))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _prompt_ids(prompt: Prompt) -> Int64Array:
+    """int64[P]: the ids of a prompt's segments, one after the other."""
+    parts = [np.zeros(0, np.int64)]
+    for segment in prompt:
+        if not isinstance(segment, Tokens):
+            raise DecoderError(
+                f"expected prompts of Tokens for a language model, got {type(segment).__name__}; "
+                "write the history as tokens"
+            )
+        parts.append(np.asarray(segment.ids, np.int64))
+    ids = np.concatenate(parts)
+    if not len(ids):
+        raise DecoderError(
+            "expected at least one token in a prompt, got an empty one; begin with a start token"
+        )
+    return ids
+
+
+def _own_states(states: Sequence[State]) -> list[TorchState]:
+    own = [state for state in states if isinstance(state, TorchState)]
+    if len(own) < len(states):
+        raise DecoderError("expected states made by TorchDecoder.prefill, got those of another decoder")
+    if len({id(state) for state in own}) < len(own):
+        raise DecoderError("expected each request to have its own state, got one twice; fork it")
+    return own
+
+
+def _check_parents(states: Sequence[TorchState], rows: RaggedRows, parent: Int64Array) -> None:
+    slot = np.array([state.slots for state in states])[rows.request] + rows.column
+    bad = (parent < PROMPT_SLOT) | (parent >= slot)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise DecoderError(
+            f"expected the parent of slot {slot[row]} to be an earlier slot of its request, or {PROMPT_SLOT} "
+            f"for the prompt, got {parent[row]}"
+        )
+
+
+def _array(tensor: torch.Tensor) -> Float32Array:
+    """The same numbers for numpy; on a CPU in float32 the same memory."""
+    array: Float32Array = tensor.float().cpu().numpy()
+    return array
