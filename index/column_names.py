@@ -55,3 +55,8 @@ def find_optional_column(
 
 def _key(name: str) -> str:
     return name.lower().replace("_", "").replace(" ", "").replace("-", "")
+
+
+def same_name(one: str, other: str) -> bool:
+    """Whether two column names differ in spelling only; a RecBole type after a colon does not count."""
+    return _key(one.partition(":")[0]) == _key(other)
