@@ -143,7 +143,7 @@ def cooccurrence_vectors(
     Pairs at most ``window`` places apart in one history are counted, both ways. The counts become positive
     pointwise mutual information, max(0, log(n_ab · n / (n_a · n_b))), and a truncated SVD of that matrix
     gives U · sqrt(S) (Levy and Goldberg 2014, "Neural word embedding as implicit matrix factorization").
-    Items without a neighbour get zero rows; columns beyond the matrix's rank are zero.
+    Items without a neighbour, or of which the kept directions say nothing, get zero rows.
 
     Raises:
         HistoryError: offsets or items do not make histories over N items, or window or dimension is < 1.
@@ -155,10 +155,11 @@ def cooccurrence_vectors(
     if matrix.nnz == 0:
         return vectors
     left, strength, _ = randomized_svd(matrix, rank, n_iter=7, random_state=seed)
-    # A singular value at rounding level carries a direction of noise: an unseen item would get a row from it.
-    strength[strength < 1e-6 * strength[0]] = 0.0
     vectors[:, :rank] = left * np.sqrt(strength)
-    vectors[np.diff(matrix.indptr) == 0] = 0.0
+    # Rounding leaves about 1e-8 where there is nothing to say (an item unseen, or far from all kept
+    # directions). Scaled to unit length it would be noise that looks like knowledge.
+    length = np.linalg.norm(vectors, axis=1)
+    vectors[length < 1e-6 * length.max()] = 0.0
     return unit_rows(vectors)
 
 
