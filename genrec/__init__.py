@@ -36,3 +36,29 @@ def _check_siblings() -> None:
 
 
 _check_siblings()
+
+from genrec.recommender import Recommendation, RecommendedItem, Recommender  # noqa: E402
+from index.build import IndexSettings, build_index  # noqa: E402
+from index.catalog import Catalog, Item  # noqa: E402
+from index.catalog_readers import read_catalog  # noqa: E402
+from index.errors import GenrecError  # noqa: E402
+from index.histories import Cases, Histories  # noqa: E402
+from index.history_readers import read_interactions  # noqa: E402
+from index.item_index import ItemIndex, load_index  # noqa: E402
+
+__all__ = [
+    "Cases",
+    "Catalog",
+    "GenrecError",
+    "Histories",
+    "IndexSettings",
+    "Item",
+    "ItemIndex",
+    "Recommendation",
+    "RecommendedItem",
+    "Recommender",
+    "build_index",
+    "load_index",
+    "read_catalog",
+    "read_interactions",
+]

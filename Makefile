@@ -1,0 +1,61 @@
+# Two commands set up everything: `make demo` shows the main job, `make test` runs the tests.
+# Everything is installed into .venv; nothing outside this directory is touched.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# torch is pinned so that pip takes one build everywhere and does not pull a newer one with a GPU stack.
+TORCH := torch==2.13.0
+
+.PHONY: demo test test-slow test-light check lint types imports format clean
+
+demo: $(VENV)/.train
+	$(BIN)/genrec demo
+
+test: $(VENV)/.dev
+	$(BIN)/pytest -m "not slow"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/pytest -m slow
+
+# The promise of the light install: index and search work with torch not installed.
+test-light: .venv-light/.ready
+	.venv-light/bin/python tests/light_install.py
+
+check: lint types imports
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .venv-light .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
+$(VENV)/.train: $(VENV)/bin/pip pyproject.toml
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet --editable '.[train]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.train
+	$(BIN)/pip install --quiet --editable '.[train,text,dev]'
+	touch $@
+
+.venv-light/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-light
+	.venv-light/bin/pip install --quiet --upgrade pip
+	.venv-light/bin/pip install --quiet --editable .
+	touch $@

@@ -1,0 +1,1 @@
+"""The ``genrec`` command, one verb per file."""

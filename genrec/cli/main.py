@@ -1,0 +1,57 @@
+"""The ``genrec`` command: verbs are registered here and live in files of their own.
+
+Exit codes: 0 done, 1 failed with a message, 2 used wrongly, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+import genrec
+from genrec.cli import demo, doctor, evaluate, index, recommend, train
+from genrec.cli.output import remark
+from index.errors import GenrecError
+
+app = typer.Typer(
+    name="genrec",
+    help="Generative retrieval for recommendation: a language model walks a trie of your catalog.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(index.app, name="index")
+app.command("train")(train.train)
+app.command("recommend")(recommend.recommend)
+app.command("evaluate")(evaluate.evaluate)
+app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(genrec.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Generative retrieval for recommendation: a language model walks a trie of your catalog."""
+
+
+def main() -> None:
+    """Run the command line; errors genrec raises on purpose are one message, not a traceback."""
+    try:
+        app()
+    except GenrecError as error:
+        remark(f"error: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        remark("interrupted; nothing half-written was left behind")
+        sys.exit(130)

@@ -1,0 +1,76 @@
+"""``genrec recommend``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genrec.cli.options import JsonFlag, Verify
+from genrec.cli.output import answers, print_json, print_table, remark
+from genrec.recommender import Recommendation, Recommender
+from genrec.search import Normalize
+
+BundlePath = Annotated[Path, typer.Argument(help="A bundle that genrec train wrote.", metavar="BUNDLE")]
+
+
+def recommend(
+    bundle: BundlePath,
+    history: Annotated[
+        str,
+        typer.Option(help="Item ids, oldest first, separated by commas. Empty: a new user.", metavar="IDS"),
+    ] = "",
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="How many items.")] = 10,
+    beam: Annotated[
+        int | None, typer.Option(min=1, help="Prefixes kept per step; the bundle's default where not given.")
+    ] = None,
+    normalize: Annotated[
+        Normalize | None, typer.Option(help="Score over the catalog or the vocabulary; the bundle's default.")
+    ] = None,
+    include_seen: Annotated[bool, typer.Option("--include-seen", help="Allow items of the history.")] = False,
+    verify: Verify = False,
+    json: JsonFlag = False,
+) -> None:
+    """Recommend items for one history. Every answer is an item of the catalog.
+
+    [dim]Example: genrec recommend runs/movies --history 1,32,50 -k 5[/dim]
+    """
+    recommender = Recommender.load(bundle, verify=verify)
+    ids = [part.strip() for part in history.split(",") if part.strip()]
+    answer = recommender.recommend(ids, k, beam=beam, normalize=normalize, exclude_seen=not include_seen)
+    if json:
+        print_json({**asdict(answer), "history": ids})
+        return
+    show_recommendation(recommender, ids, answer)
+
+
+def show_recommendation(recommender: Recommender, ids: list[str], answer: Recommendation) -> None:
+    """The history, then the recommended items, as tables for a person."""
+    catalog = recommender.index.catalog
+    seen = [
+        (one, catalog.titles[row])
+        for one, row in zip(ids, catalog.rows_of(ids).tolist(), strict=True)
+        if row >= 0
+    ]
+    if seen:
+        print_table("History, oldest first", ("id", "title"), seen, numbers_from=2)
+        answers.print()
+    rows = [
+        (item.rank, item.item_id, item.title, _percent(item.probability), f"{item.score:.3f}")
+        for item in answer.items
+    ]
+    print_table("Recommended", ("", "id", "title", "probability", "score"), rows, numbers_from=3)
+    answers.print(
+        f"{answer.certified} of {len(answer.items)} certified in their place; beam {answer.beam}, "
+        f"{answer.expansions} prefixes expanded, {answer.model_calls} model calls"
+    )
+    for note in answer.notes:
+        remark(f"note: {note}")
+    if answer.unknown_ids:
+        remark(f"note: not in the catalog and not used: {', '.join(answer.unknown_ids)}")
+
+
+def _percent(probability: float | None) -> str:
+    return "" if probability is None else f"{100 * probability:.2f} %"

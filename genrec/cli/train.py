@@ -1,0 +1,133 @@
+"""``genrec train``."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genrec.cli.options import (
+    Interactions,
+    ItemColumn,
+    JsonFlag,
+    OnError,
+    QuietFlag,
+    Threads,
+    TimeColumn,
+    UserColumn,
+    read_histories,
+)
+from genrec.cli.output import Stages, answers, print_json, print_table, stages
+from index.errors import TrainingError, require
+from index.item_index import load_index
+
+DEFAULT_MINUTES = 15.0
+
+
+def train(
+    index: Annotated[Path, typer.Option(help="The index to train on.", metavar="INDEX")],
+    interactions: Interactions,
+    out: Annotated[Path, typer.Option(help="Bundle directory to write.", metavar="DIR")],
+    minutes: Annotated[
+        float | None, typer.Option(min=0.0, help=f"Time budget; {DEFAULT_MINUTES:g} where nothing is given.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Step budget instead; repeatable to the bit.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed run left off.")] = False,
+    hidden_size: Annotated[int | None, typer.Option(min=8, help="Width of the model.")] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Layers of the model's body.")] = None,
+    dropout: Annotated[float | None, typer.Option(min=0.0, max=0.9, help="Dropout.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Peak learning rate.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many validations without a better one.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    threads: Threads = None,
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    time_column: TimeColumn = None,
+    on_error: OnError = "fail",
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Train the native model on an index and write a bundle.
+
+    Events held out when the index was built are not trained on: the last-but-one event of every user chooses
+    the best weights and the normalisation, the last one is kept for genrec evaluate.
+    """
+    torch = require("torch", extra="train", purpose="Training")
+    from genrec.native_model import NativeConfig
+    from genrec.training.pretrain import TrainSettings
+    from genrec.training.train_bundle import train_bundle
+
+    if minutes is not None and steps is not None:
+        raise TrainingError(f"expected --minutes or --steps, got both ({minutes:g} and {steps}); give one")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    started = time.monotonic()
+    loaded = load_index(index)
+    histories = read_histories(interactions, loaded.catalog, on_error, user_column, item_column, time_column)
+    if minutes is None and steps is None:
+        minutes = DEFAULT_MINUTES
+    settings = TrainSettings(steps=steps, minutes=minutes, seed=seed, patience=patience)
+    if learning_rate is not None:
+        settings = replace(settings, learning_rate=learning_rate)
+    shape = {"hidden_size": hidden_size, "layers": layers, "dropout": dropout}
+    given = {name: value for name, value in shape.items() if value is not None}
+    config = replace(NativeConfig(code_sizes=loaded.level_sizes), **given)  # type: ignore[arg-type]
+
+    with stages(quiet) as progress:
+        report = _Report(progress)
+        result = train_bundle(
+            loaded,
+            histories,
+            out,
+            settings=settings,
+            config=config,
+            progress=lambda at: report.step(at),
+            stage=lambda name: progress(name, 0, 1),
+            resume=resume,
+        )
+    facts = {
+        "path": str(out),
+        "steps": result.steps,
+        "parameters": result.parameters,
+        "normalize": result.normalize,
+        "validation": result.validation,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    if json:
+        print_json(facts)
+        return
+    answers.print(
+        f"Trained {result.parameters:,} parameters for {result.steps:,} steps in {facts['seconds']:.0f} s → {out}"
+    )
+    if result.validation:
+        names = ("recall@10", "ndcg@10", "coverage")
+        rows = [
+            (f"{name} (chosen)" if name == result.normalize else name, *(f"{figures[n]:.4f}" for n in names))
+            for name, figures in result.validation.items()
+        ]
+        print_table("Validation", ("normalisation", *names), rows, numbers_from=1)
+    answers.print(
+        f"Next: genrec recommend {out} --history ID,ID,…   or   genrec evaluate {out} --interactions FILE"
+    )
+
+
+class _Report:
+    """Turns training progress into bars and lines."""
+
+    def __init__(self, progress: Stages) -> None:
+        self._progress = progress
+
+    def step(self, at: TrainProgress) -> None:
+        self._progress("training", round(at.done * 1000), 1000)
+        if at.validation is not None:
+            self._progress.note(
+                f"[{at.seconds:6.1f} s] step {at.step}: loss {at.loss:.3f}, validation "
+                f"recall@10 {at.validation['recall@10']:.4f}, ndcg@10 {at.validation['ndcg@10']:.4f}"
+            )
