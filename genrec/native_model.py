@@ -1,0 +1,240 @@
+"""The small model we train from scratch: item positions in, codes out.
+
+A history item is one position: its vector is the sum of its code embeddings. A causal body from a stock
+Hugging Face config turns the positions into hidden states, and a head emits the next item's codes level by
+level, each conditioned on the codes before it. The weights do not depend on the catalog: a new item is
+spoken of as soon as it has codes.
+
+It knows nothing of tries, users or files of interactions. What code belongs to which item comes in as an
+array and is not part of the weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2Model
+
+from index.errors import DecoderError, IndexFormatError
+from index.types import Int32Array
+
+CONFIG_FILE = "native_config.json"
+WEIGHTS_FILE = "native_model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class NativeConfig:
+    """The shape of a native model. Defaults: the prototype measured on Amazon Beauty (0.9 M parameters)."""
+
+    code_sizes: tuple[int, ...]  # codes at each level; token id of code c at level l is offset[l] + c
+    hidden_size: int = 128
+    layers: int = 2
+    heads: int = 4
+    max_items: int = 50  # longest history the body reads; older items are cut off
+    head_size: int = 256  # inner width of the head's MLP at every level
+    dropout: float = 0.3
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "code_sizes", tuple(int(size) for size in self.code_sizes))
+        for name in ("hidden_size", "layers", "heads", "max_items", "head_size"):
+            if getattr(self, name) < 1:
+                raise DecoderError(
+                    f"expected {name} >= 1, got {getattr(self, name)}; correct the model config"
+                )
+        if not self.code_sizes or min(self.code_sizes) < 1:
+            raise DecoderError(
+                f"expected code_sizes >= 1 at every level, got {self.code_sizes}; rebuild the index"
+            )
+        if self.hidden_size % self.heads:
+            raise DecoderError(
+                f"expected hidden_size divisible by heads, got {self.hidden_size} by {self.heads}; change one"
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise DecoderError(f"expected 0 <= dropout < 1, got {self.dropout}; correct the model config")
+
+    @property
+    def levels(self) -> int:
+        """L, the codes of an item."""
+        return len(self.code_sizes)
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """L + 1 token offsets: level l owns the tokens [offsets[l], offsets[l + 1])."""
+        return (0, *(int(end) for end in np.cumsum(self.code_sizes)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as JSON values."""
+        return {**asdict(self), "code_sizes": list(self.code_sizes)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read a config back.
+
+        Raises:
+            IndexFormatError: a key is unknown or missing.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown or "code_sizes" not in values:
+            raise IndexFormatError(
+                f"expected a native model config with keys {sorted(known)}, got unknown keys {unknown} "
+                f"among {sorted(values)}; load it with the genrec version that wrote it"
+            )
+        return cls(**values)
+
+
+class NativeModel(nn.Module):
+    """Item positions in, codes out. ``item_tokens`` int[N, L] holds the token ids of every catalog row."""
+
+    item_tokens: Tensor
+    level_offsets: Tensor
+
+    def __init__(self, config: NativeConfig, codes: Int32Array) -> None:
+        """Build with random weights (torch's global generator) over ``codes`` int32[N, L], one row an item.
+
+        Raises:
+            DecoderError: the codes do not have the shape or the range the config gives.
+        """
+        super().__init__()
+        self.config = config
+        size = config.hidden_size
+        offsets = torch.tensor(config.offsets, dtype=torch.int64)
+        self.register_buffer("level_offsets", offsets, persistent=False)
+        self.register_buffer("item_tokens", _item_tokens(config, codes), persistent=False)
+        self.code_embedding = nn.Embedding(config.offsets[-1], size)
+        self.code_bias = nn.Parameter(torch.zeros(config.offsets[-1]))
+        self.start = nn.Parameter(torch.zeros(size))
+        self.body = GPT2Model(
+            GPT2Config(
+                vocab_size=1,  # positions come as vectors; the stock token table stays unused
+                bos_token_id=None,
+                eos_token_id=None,
+                n_positions=config.max_items + 1,
+                n_embd=size,
+                n_layer=config.layers,
+                n_head=config.heads,
+                resid_pdrop=config.dropout,
+                embd_pdrop=config.dropout,
+                attn_pdrop=config.dropout,
+                activation_function="gelu_pytorch_tanh",  # the same function as GPT-2's, in one kernel
+                use_cache=False,
+            )
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.heads = nn.ModuleList(CodeHead(config, level) for level in range(config.levels))
+        # GPT-2's own scale, for what is not part of the stock body.
+        nn.init.normal_(self.code_embedding.weight, std=0.02)
+        nn.init.normal_(self.start, std=0.02)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.start.device
+
+    def encode(self, rows: Tensor) -> Tensor:
+        """The body's output float[B, P + 1, H] for histories int64[B, P], oldest first.
+
+        Position p has read the start token and the first p items. Rows are padded *on the right* with -1: the
+        body is causal, so padding is seen by no real position and needs no mask.
+        """
+        items = self.code_embedding(self.item_tokens[rows]).sum(2)  # [B, P, H]; -1 reads some item
+        start = self.start.expand(len(rows), 1, -1)
+        output = self.body(inputs_embeds=torch.cat([start, items], 1), use_cache=False)
+        return self.dropout(output.last_hidden_state)  # type: ignore[no-any-return]
+
+    def code_logits(self, query: Tensor, level: int) -> Tensor:
+        """Logits float[..., C] of every code of ``level`` for queries float[..., H]."""
+        first, end = self.config.offsets[level : level + 2]
+        return query @ self.code_embedding.weight[first:end].T + self.code_bias[first:end]
+
+    def level_logits(self, hidden: Tensor, tokens: Tensor) -> list[Tensor]:
+        """Teacher-forced logits, L of float[T, C_l], for hidden float[T, H] and targets int64[T, L]."""
+        prefix = torch.zeros_like(hidden)
+        logits = []
+        for level, head in enumerate(self.heads):
+            logits.append(self.code_logits(head(hidden, prefix), level))
+            prefix = prefix + self.code_embedding(tokens[:, level])
+        return logits
+
+    def save(self, directory: Path) -> None:
+        """Write config and weights into an existing directory (the caller owns atomicity)."""
+        text = json.dumps(self.config.to_dict(), indent=2) + "\n"
+        (directory / CONFIG_FILE).write_text(text, encoding="utf-8")
+        save_file(
+            {name: value.contiguous() for name, value in self.state_dict().items()}, directory / WEIGHTS_FILE
+        )
+
+    @classmethod
+    def load(cls, directory: Path, codes: Int32Array) -> NativeModel:
+        """Read a model that :meth:`save` wrote, over the code table of its index; in evaluation mode.
+
+        Raises:
+            IndexFormatError: a file is missing or does not hold this kind of model.
+            DecoderError: the codes do not fit the model.
+        """
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            if not (directory / name).is_file():
+                raise IndexFormatError(
+                    f"expected {directory / name}, found no such file; train the bundle again"
+                )
+        config = NativeConfig.from_dict(json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8")))
+        model = cls(config, codes)
+        try:
+            model.load_state_dict(load_file(directory / WEIGHTS_FILE))
+        except RuntimeError as error:
+            raise IndexFormatError(
+                f"expected weights for the config beside them in {directory / WEIGHTS_FILE}, got {error}; "
+                "train the bundle again"
+            ) from error
+        return model.eval()
+
+
+class CodeHead(nn.Module):
+    """One level's query vector from the body's output and the sum of the code embeddings chosen so far."""
+
+    def __init__(self, config: NativeConfig, level: int) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.from_hidden = nn.Linear(size, config.head_size)
+        # Split from the above so that a decoder runs `from_hidden` once a request, not once a beam.
+        self.from_prefix = nn.Linear(size, config.head_size, bias=False) if level else None
+        self.out = nn.Linear(config.head_size, size)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor, prefix: Tensor) -> Tensor:
+        """Query float[T, H] from hidden float[T, H] and prefix sums float[T, H]."""
+        return self.query(self.from_hidden(hidden), prefix)
+
+    def query(self, projected: Tensor, prefix: Tensor) -> Tensor:
+        """Query float[T, H] from ``from_hidden``'s output float[T, F] and prefix sums float[T, H]."""
+        if self.from_prefix is not None:
+            projected = projected + self.from_prefix(prefix)
+        return self.out(self.dropout(nn.functional.gelu(projected)))  # type: ignore[no-any-return]
+
+
+def _item_tokens(config: NativeConfig, codes: Int32Array) -> Tensor:
+    """Token ids int64[N, L] of a checked code table."""
+    if codes.ndim != 2 or codes.shape[1] != config.levels:
+        raise DecoderError(
+            f"expected codes of shape [N, {config.levels}], got {list(codes.shape)}; "
+            "use the index the model was trained on"
+        )
+    if len(codes) == 0:
+        raise DecoderError(
+            "expected codes for at least one item, got none; build the index from a catalog with items"
+        )
+    low, high = codes.min(0), codes.max(0)
+    if (low < 0).any() or (high >= np.array(config.code_sizes)).any():
+        raise DecoderError(
+            f"expected codes below {list(config.code_sizes)}, got {low.tolist()} to {high.tolist()}; "
+            "use the index the model was trained on"
+        )
+    return torch.from_numpy(codes.astype(np.int64) + np.array(config.offsets[:-1], np.int64))

@@ -1,0 +1,1 @@
+"""Training: whole user sequences in, weights out. Knows no HTTP, no catalogs; histories come as arrays."""

@@ -1,0 +1,310 @@
+"""Train the native model from scratch on whole user sequences, resumably.
+
+The budget is a number of steps or of minutes; either way progress runs from 0 to 1, the learning rate warms
+up and follows a cosine down to zero along it, and validation (which counts as time) comes at even distances.
+The best weights by validation NDCG@10 are kept. A run by ``steps`` that is killed and resumed ends with the
+same weights, bit for bit, as one that was not (same machine and thread count).
+
+It knows no files of interactions and no search: histories are arrays, validation is a function passed in.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from genrec.native_model import NativeConfig, NativeModel
+from genrec.training.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
+from genrec.training.examples import Histories, check_histories, epoch_batches
+from index.errors import TrainingError
+from index.types import Int32Array, Int64Array, IntArray
+
+Validate: TypeAlias = Callable[[NativeModel], dict[str, float]]
+SELECTION_METRIC = "ndcg@10"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """How to train. Exactly one of ``steps`` and ``minutes`` is given."""
+
+    steps: int | None = None
+    minutes: float | None = None
+    """Wall time from the call of :func:`train_native`, validation included."""
+    seed: int = 0
+    batch_targets: int = 1536
+    """Events per step: about 256 users of Amazon Beauty."""
+    learning_rate: float = 1e-3
+    warmup: float = 0.02
+    """Part of the budget over which the learning rate rises."""
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    validations: int = 20
+    """Validations over the whole budget, the last at its end."""
+    patience: int | None = None
+    """Stop after this many validations without a better one."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.minutes is None):
+            raise TrainingError(
+                f"expected one of steps and minutes, got steps={self.steps}, minutes={self.minutes}; pass one"
+            )
+        for name in ("steps", "minutes", "batch_targets", "validations", "patience", "checkpoint_every"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise TrainingError(f"expected {name} above 0, got {value}; correct the training settings")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainProgress:
+    """What a progress callback sees after every step."""
+
+    step: int
+    done: float
+    """Part of the budget that is spent, 0 to 1."""
+    loss: float
+    learning_rate: float
+    seconds: float
+    validation: dict[str, float] | None
+    """The figures, where this step ended in a validation."""
+
+
+Progress: TypeAlias = Callable[[TrainProgress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """A trained model and how it came about."""
+
+    model: NativeModel
+    """In evaluation mode, with the best weights by validation (the last ones where nothing validates)."""
+    steps: int
+    seconds: float
+    best: dict[str, float] = field(default_factory=dict)
+    """Validation figures of the weights returned, and ``step``."""
+    validations: list[dict[str, float]] = field(default_factory=list)
+    """All validation figures in order, each with its ``step``."""
+
+
+def train_native(
+    config: NativeConfig,
+    codes: Int32Array,
+    offsets: IntArray,
+    items: IntArray,
+    *,
+    settings: TrainSettings,
+    validate: Validate | None = None,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+) -> TrainResult:
+    """Train a native model.
+
+    Args:
+        config: the model's shape.
+        codes: int32[N, L], the catalog's codes.
+        offsets: int64[U + 1], where each user's *training* events begin in ``items``.
+        items: int32[T], catalog rows, oldest first within a user.
+        settings: budget and optimisation.
+        validate: figures of a model in evaluation mode; ``ndcg@10`` among them selects.
+        progress: called after every step.
+        checkpoint: file that is replaced atomically every ``settings.checkpoint_every`` steps.
+        resume: go on from ``checkpoint`` where that file exists.
+
+    Raises:
+        TrainingError: nothing to train on, a checkpoint of another run, or a loss that is not finite.
+    """
+    histories = check_histories(offsets, items, len(codes))
+    # Dropout draws from torch's global generator: a caller's own draws stay as they were.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        run = _Run(config, codes, histories, settings, checkpoint)
+        if resume and checkpoint is not None and checkpoint.is_file():
+            run.restore(load_checkpoint(checkpoint))
+        return run.train(validate, progress)
+
+
+class _Run:
+    """One training run: the model, its optimizer, and where it stands."""
+
+    def __init__(
+        self,
+        config: NativeConfig,
+        codes: Int32Array,
+        histories: Histories,
+        settings: TrainSettings,
+        checkpoint: Path | None,
+    ) -> None:
+        self.started = time.monotonic()
+        self.config, self.histories, self.settings, self.checkpoint = config, histories, settings, checkpoint
+        self.model = NativeModel(config, codes)
+        self.optimizer = torch.optim.AdamW(_groups(self.model, settings), lr=settings.learning_rate)
+        self.fingerprint = fingerprint(config, settings, codes, histories.offsets, histories.items)
+        self.step = 0
+        self.epoch = 0
+        self.batch = 0  # batches of this epoch already taken
+        self.validations: list[dict[str, float]] = []
+        self.best: dict[str, float] = {}
+        self.best_weights: dict[str, Tensor] = {}
+        self.validation_seconds = 0.0  # the slowest so far: kept free at the end of a budget in minutes
+
+    def train(self, validate: Validate | None, progress: Progress | None) -> TrainResult:
+        """Step until the budget is spent or patience runs out."""
+        batches = self._batches()
+        while (done := self._done()) < 1.0 and not self._impatient():
+            if self.batch == len(batches):
+                self.epoch, self.batch = self.epoch + 1, 0
+                batches = self._batches()
+            rate = self.settings.learning_rate * schedule(done, self.settings.warmup)
+            loss = self._step(batches[self.batch], rate)
+            self.step, self.batch = self.step + 1, self.batch + 1
+            figures = self._validate(validate) if validate and self._validation_due() else None
+            if self.checkpoint is not None and self.step % self.settings.checkpoint_every == 0:
+                save_checkpoint(self.checkpoint, self._snapshot())
+            if progress:
+                progress(
+                    TrainProgress(self.step, min(self._done(), 1.0), loss, rate, self._seconds(), figures)
+                )
+        if self.best_weights:
+            self.model.load_state_dict(self.best_weights)
+        return TrainResult(self.model.eval(), self.step, self._seconds(), self.best, self.validations)
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Stand where a checkpoint stood.
+
+        Raises:
+            TrainingError: it belongs to another model, other data or other settings.
+        """
+        if saved.fingerprint != self.fingerprint:
+            raise TrainingError(
+                f"expected a checkpoint of this very run in {self.checkpoint}, got one of other data, codes, "
+                "model or settings; repeat the first command unchanged, or train without resume"
+            )
+        self.model.load_state_dict(saved.weights)
+        self.best_weights = saved.best_weights
+        for name, parameter in self.model.named_parameters():
+            if name in saved.optimizer:  # the stock body's unused token table has no gradient, hence no state
+                self.optimizer.state[parameter] = dict(saved.optimizer[name])
+        torch.set_rng_state(saved.rng)
+        self.step, self.epoch, self.batch = saved.step, saved.epoch, saved.batch
+        self.validations, self.best = saved.validations, saved.best
+        self.validation_seconds = saved.validation_seconds
+        self.started = time.monotonic() - saved.seconds
+
+    def _snapshot(self) -> Checkpoint:
+        optimizer = {name: self.optimizer.state[p] for name, p in self.model.named_parameters()}
+        return Checkpoint(
+            fingerprint=self.fingerprint,
+            weights=self.model.state_dict(),
+            best_weights=self.best_weights,
+            optimizer={name: state for name, state in optimizer.items() if state},
+            rng=torch.get_rng_state(),
+            step=self.step,
+            epoch=self.epoch,
+            batch=self.batch,
+            seconds=self._seconds(),
+            validation_seconds=self.validation_seconds,
+            validations=self.validations,
+            best=self.best,
+        )
+
+    def _step(self, rows: Int64Array, rate: float) -> float:
+        """One optimizer step on a batch int64[B, P]; its mean loss per target in nats."""
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = sequence_loss(self.model, torch.from_numpy(rows))
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"expected a finite loss, got {value} at step {self.step}; lower the learning rate"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        self.optimizer.step()
+        return value
+
+    def _validate(self, validate: Validate) -> dict[str, float]:
+        began = time.monotonic()
+        # A validation that draws random numbers must not change the training that follows.
+        with torch.random.fork_rng(devices=[]):
+            figures = {**validate(self.model.eval()), "step": float(self.step)}
+        self.validation_seconds = max(self.validation_seconds, time.monotonic() - began)
+        if SELECTION_METRIC not in figures:
+            raise TrainingError(
+                f"expected validation figures with {SELECTION_METRIC}, got {sorted(figures)}; return it"
+            )
+        self.validations.append(figures)
+        if not self.best or figures[SELECTION_METRIC] > self.best[SELECTION_METRIC]:
+            self.best = figures
+            self.best_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+        return figures
+
+    def _validation_due(self) -> bool:
+        done = self._done()
+        return done >= 1.0 or done * self.settings.validations >= len(self.validations) + 1
+
+    def _impatient(self) -> bool:
+        patience = self.settings.patience
+        if patience is None or not self.best:
+            return False
+        steps = [figures["step"] for figures in self.validations]
+        return len(steps) - 1 - steps.index(self.best["step"]) >= patience
+
+    def _done(self) -> float:
+        """The spent part of the budget; at 1 or above it is time to stop."""
+        if self.settings.steps is not None:
+            return self.step / self.settings.steps
+        assert self.settings.minutes is not None
+        usable = max(self.settings.minutes * 60 - self.validation_seconds, 1e-9)
+        return self._seconds() / usable
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def _batches(self) -> list[Int64Array]:
+        settings = self.settings
+        return epoch_batches(
+            self.histories, self.config.max_items, settings.batch_targets, settings.seed, self.epoch
+        )
+
+
+def schedule(done: float, warmup: float) -> float:
+    """Learning-rate factor at ``done`` of the budget: linear from 0 over ``warmup``, then a cosine to 0."""
+    if done < warmup:
+        return (done + 1e-3) / (warmup + 1e-3)
+    return 0.5 * (1.0 + math.cos(math.pi * min((done - warmup) / (1.0 - warmup), 1.0)))
+
+
+def sequence_loss(model: NativeModel, rows: Tensor) -> Tensor:
+    """Mean cross-entropy in nats per event of histories int64[B, P], right-padded with -1: Σ over levels.
+
+    Position p predicts item p from the start token and the items before it.
+    """
+    hidden = model.encode(rows[:, :-1])  # [B, P, H]
+    real = rows >= 0
+    tokens = model.item_tokens[rows[real]]  # [T, L]
+    losses = [
+        torch.nn.functional.cross_entropy(logits, tokens[:, level] - model.level_offsets[level])
+        for level, logits in enumerate(model.level_logits(hidden[real], tokens))
+    ]
+    return torch.stack(losses).sum()
+
+
+def _groups(model: NativeModel, settings: TrainSettings) -> list[dict[str, object]]:
+    """Weight decay for matrices only: decaying biases and norms' gains does harm and no good."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    return [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]

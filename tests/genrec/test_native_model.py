@@ -1,0 +1,143 @@
+"""The native model: shapes, causality, padding, and its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from genrec.native_model import CONFIG_FILE, WEIGHTS_FILE, NativeConfig, NativeModel
+from index.errors import DecoderError, IndexFormatError
+
+CONFIG = NativeConfig(code_sizes=(3, 4, 2), hidden_size=8, layers=2, heads=2, max_items=6, head_size=10)
+CODES = np.array([[0, 0, 0], [0, 1, 1], [1, 3, 0], [2, 2, 1], [2, 2, 0]], np.int32)
+
+
+def make_model(seed: int = 0) -> NativeModel:
+    """Random weights, large enough that every part moves the output."""
+    torch.manual_seed(seed)
+    model = NativeModel(CONFIG, CODES)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.5)
+    return model.eval()
+
+
+def test_token_ids_are_level_offsets_plus_codes() -> None:
+    assert CONFIG.offsets == (0, 3, 7, 9)
+    assert make_model().item_tokens.tolist()[2] == [0 + 1, 3 + 3, 7 + 0]
+
+
+def test_shapes() -> None:
+    model = make_model()
+    rows = torch.tensor([[0, 1, 2], [3, 4, -1]])
+    hidden = model.encode(rows)
+    assert hidden.shape == (2, 4, 8)
+    logits = model.level_logits(hidden[0], model.item_tokens[torch.tensor([1, 2, 3, 4])])
+    assert [tuple(level.shape) for level in logits] == [(4, 3), (4, 4), (4, 2)]
+
+
+def test_an_empty_history_is_the_start_token_alone() -> None:
+    model = make_model()
+    empty = model.encode(torch.zeros(1, 0, dtype=torch.int64))
+    assert empty.shape == (1, 1, 8)
+    torch.testing.assert_close(empty[:, 0], model.encode(torch.tensor([[3, 1]]))[:, 0])
+
+
+def test_a_later_item_does_not_change_an_earlier_position() -> None:
+    model = make_model()
+    one, other = model.encode(torch.tensor([[0, 1, 2, 3]])), model.encode(torch.tensor([[0, 1, 4, 0]]))
+    torch.testing.assert_close(one[:, :3], other[:, :3])
+    assert (one[:, 3] - other[:, 3]).abs().max() > 1e-3
+
+
+def test_padding_changes_no_real_position() -> None:
+    model = make_model()
+    alone = model.encode(torch.tensor([[2, 0]]))
+    padded = model.encode(torch.tensor([[2, 0, -1, -1], [1, 1, 3, 4]]))
+    torch.testing.assert_close(alone[0], padded[0, :3])
+
+
+def test_a_level_is_conditioned_on_the_codes_before_it_and_on_no_later_one() -> None:
+    model = make_model()
+    hidden = model.encode(torch.tensor([[0]]))[:, -1].expand(2, -1)
+    first_differs = model.level_logits(hidden, torch.tensor([[0, 3, 7], [1, 3, 7]]))
+    last_differs = model.level_logits(hidden, torch.tensor([[0, 3, 7], [0, 3, 8]]))
+    torch.testing.assert_close(first_differs[0][0], first_differs[0][1])
+    assert (first_differs[1][0] - first_differs[1][1]).abs().max() > 1e-3
+    for level in last_differs:
+        torch.testing.assert_close(level[0], level[1])
+
+
+def test_the_weights_do_not_depend_on_the_catalog() -> None:
+    model = make_model()
+    larger = NativeModel(CONFIG, np.concatenate([CODES, CODES[::-1]]))
+    larger.load_state_dict(model.state_dict())
+    rows = torch.tensor([[0, 4]])
+    torch.testing.assert_close(larger.eval().encode(rows + 5), model.encode(4 - rows))
+
+
+def test_save_and_load_give_the_same_model(tmp_path: Path) -> None:
+    model = make_model()
+    model.save(tmp_path)
+    loaded = NativeModel.load(tmp_path, CODES)
+    rows = torch.tensor([[0, 1, 2]])
+    assert loaded.config == CONFIG
+    assert not loaded.training
+    assert torch.equal(loaded.encode(rows), model.encode(rows))
+
+
+def test_a_config_survives_json() -> None:
+    assert NativeConfig.from_dict(json.loads(json.dumps(CONFIG.to_dict()))) == CONFIG
+
+
+def test_a_config_with_an_unknown_key_raises() -> None:
+    with pytest.raises(IndexFormatError, match=r"unknown keys \['depth'\]"):
+        NativeConfig.from_dict({**CONFIG.to_dict(), "depth": 3})
+
+
+def test_a_config_without_code_sizes_raises() -> None:
+    with pytest.raises(IndexFormatError, match="code_sizes"):
+        NativeConfig.from_dict({"layers": 3})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers": 0}, "layers >= 1, got 0"),
+        ({"code_sizes": ()}, "code_sizes >= 1"),
+        ({"code_sizes": (3, 0)}, "code_sizes >= 1"),
+        ({"heads": 3}, "divisible by heads, got 8 by 3"),
+        ({"dropout": 1.0}, "dropout < 1, got 1.0"),
+    ],
+)
+def test_a_config_that_makes_no_model_raises(change: dict[str, object], message: str) -> None:
+    with pytest.raises(DecoderError, match=message):
+        NativeConfig.from_dict({**CONFIG.to_dict(), **change})
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        (CODES[:, :2], r"shape \[N, 3\], got \[5, 2\]"),
+        (CODES[:0], "at least one item"),
+        (CODES + 1, r"codes below \[3, 4, 2\]"),
+        (CODES - 1, r"codes below \[3, 4, 2\]"),
+    ],
+)
+def test_codes_that_do_not_fit_raise(codes: np.ndarray, message: str) -> None:
+    with pytest.raises(DecoderError, match=message):
+        NativeModel(CONFIG, codes)
+
+
+def test_a_missing_or_foreign_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(IndexFormatError, match=CONFIG_FILE):
+        NativeModel.load(tmp_path, CODES)
+    make_model().save(tmp_path)
+    config = {**CONFIG.to_dict(), "head_size": 12}
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(IndexFormatError, match=WEIGHTS_FILE):
+        NativeModel.load(tmp_path, CODES)
