@@ -104,7 +104,7 @@ def _selection(names: list[str], roles: Mapping[str, str], columns: CatalogColum
     for name, kind in columns.types.items():
         if kind not in FIELD_TYPE_NAMES:
             raise CatalogError(f"expected a type of {FIELD_TYPE_NAMES} for field '{name}', got {kind!r}")
-    return Selection(keys, tuple(name for name in fields if name not in keys), columns.types)
+    return Selection(keys, tuple(name for name in dict.fromkeys(fields) if name not in keys), columns.types)
 
 
 def _usable(table: Table, id_column: str) -> tuple[BoolArray, list[BadRow]]:
@@ -133,12 +133,17 @@ def _items(frame: pl.DataFrame, roles: Mapping[str, str]) -> pl.DataFrame:
     """The table as a catalog frame: the two named columns first, MovieLens genres and years told apart."""
     id_column, title_column = roles["item_id"], roles["title"]
     title = pl.col(title_column).fill_null("").str.replace_all(r"\s*[\r\n\t]\s*", " ")
-    fields = {
-        # A field may bear the name of a column it is not: Amazon's "item_id" beside the chosen "asin".
-        name: f"source_{name}" if name in ("item_id", "title") else name
-        for name in frame.columns
-        if name not in (id_column, title_column)
-    }
+    # A field may bear a name that is taken: "item_id", where "asin" was chosen to be the id.
+    taken = {"item_id", "title"}
+    fields: dict[str, str] = {}
+    for name in frame.columns:
+        if name in (id_column, title_column):
+            continue
+        new = name
+        while new in taken:
+            new = f"source_{new}"
+        taken.add(new)
+        fields[name] = new
     items = frame.select(
         pl.col(id_column).alias("item_id"),
         title.alias("title"),

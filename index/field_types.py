@@ -122,11 +122,11 @@ def type_series(values: pl.Series, declared: FieldType | None) -> TypedColumn | 
 
 def plain_text(value: object) -> str | None:
     """One decoded JSON value as text: 12.0 is "12", as other files write the same id."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return None
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return str(int(value)) if value.is_integer() else str(value)
+    return None if value is None else str(value)
 
 
 def text_series(values: pl.Series) -> pl.Series:

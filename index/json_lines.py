@@ -42,11 +42,11 @@ def read_json_lines(source: Source, choose: Choose, error: ReadError) -> Table:
     bad_rows: list[BadRow] = []
     for number in numbers:
         record = parse(lines[number - 1])
-        if isinstance(record, dict):
+        if isinstance(record, _Broken):
+            bad_rows.append(BadRow(number, "row", f"one {kind} object", record.fault))
+        else:
             records.append(record)
             kept.append(number)
-        else:
-            bad_rows.append(BadRow(number, "row", f"one {kind} object", record.fault))
     if not records:
         raise error(
             f"expected one JSON object per line in {source.path}, got {shown(first)} in line {numbers[0]}"
@@ -101,6 +101,8 @@ def _parse_literal(line: str) -> dict[str, object] | _Broken:
             value = ast.literal_eval(line.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return _Broken(shown(line))
+    if isinstance(value, dict) and not all(isinstance(name, str) for name in value):
+        return _Broken("an object with names that are no strings")
     return _checked(value, line)
 
 
@@ -117,6 +119,9 @@ def _checked(value: object, line: str) -> dict[str, object] | _Broken:
 
 
 def _key(name: str, values: list[object]) -> TypedColumn:
+    kinds = set(map(type, values)) - {type(None)}
+    if kinds == {str}:
+        return text_column(pl.Series(name, values, dtype=pl.String))
     failed = pl.Series("failed", [isinstance(value, _NESTED) for value in values], dtype=pl.Boolean)
     texts = [None if isinstance(value, _NESTED) else plain_text(value) for value in values]
     column = text_column(pl.Series(name, texts, dtype=pl.String))
