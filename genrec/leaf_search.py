@@ -8,6 +8,7 @@ prefix takes a slot once more, and its whole tail is scored in one parallel pass
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,23 +37,78 @@ class Prefixes:
         return Prefixes(self.request[index], self.places.take(index), self.score[index], self.parent[index])
 
 
+def concatenate(parts: Sequence[Prefixes]) -> Prefixes:
+    """Prefixes one after another."""
+    if not parts:
+        nothing = np.zeros(0, np.int64)
+        return Prefixes(nothing, Places(nothing, nothing, nothing), np.zeros(0), nothing)
+    places = [part.places for part in parts]
+    return Prefixes(
+        np.concatenate([part.request for part in parts]),
+        Places(
+            np.concatenate([place.node for place in places]),
+            np.concatenate([place.end for place in places]),
+            np.concatenate([place.depth for place in places]),
+        ),
+        np.concatenate([part.score for part in parts]),
+        np.concatenate([part.parent for part in parts]),
+    )
+
+
+class OpenPrefixes:
+    """What the search has left out: all of it for exact requests, who may come back to it, its best score
+    for the others."""
+
+    def __init__(self, exact: Sequence[bool]) -> None:
+        self._bound = np.full(len(exact), -np.inf)
+        self._kept: dict[int, list[Prefixes]] = {b: [] for b, wanted in enumerate(exact) if wanted}
+
+    def add(self, prefixes: Prefixes) -> None:
+        """Leave prefixes out; ``request`` is non-decreasing."""
+        for b in np.unique(prefixes.request):
+            mine = prefixes.take(prefixes.request == b)
+            if b in self._kept:
+                self._kept[int(b)].append(mine)
+            else:
+                self._bound[b] = max(self._bound[b], mine.score.max())
+
+    def pop(self, b: int, floor: float, most: int, *, deepest: bool = False) -> Prefixes:
+        """Take back the best ``most`` prefixes of an exact request that reach ``floor``.
+
+        ``deepest`` takes the deepest first, and the best among those.
+        """
+        everything = concatenate(self._kept[b])
+        order = everything.score
+        if deepest and len(order):
+            order = order - (everything.places.depth.max() - everything.places.depth) * (np.ptp(order) + 1)
+        best = best_per_request(np.zeros(len(everything), np.int64), order, np.array([most]))
+        best = best[everything.score[best] >= floor]
+        rest = np.ones(len(everything), bool)
+        rest[best] = False
+        self._kept[b] = [everything.take(rest)]
+        return everything.take(best)
+
+    def bound(self) -> Float64Array:
+        """float64[B]: the best score among all that was left out."""
+        for b, kept in self._kept.items():
+            self._bound[b] = concatenate(kept).score.max(initial=-np.inf)
+        return self._bound
+
+
 class LeafSearch(SearchBatch):
     """One batch's search. The frontier is a :class:`Prefixes` whose hidden rows are ``self.hidden``."""
 
     def run(self) -> list[SearchResult]:
         """Step until no request has a prefix left that could still matter."""
-        bound = np.full(self.size, -np.inf)  # [B] best score among all that was left out
         frontier = Prefixes(
             np.arange(self.size), self.walk.root(self.size), np.zeros(self.size), np.full(self.size, -1)
         )
-        while len(frontier):
-            candidates = self._expand(frontier)
-            chosen = self._choose(candidates)
-            left_out = np.ones(len(candidates), bool)
-            left_out[chosen] = False
-            np.maximum.at(bound, candidates.request[left_out], candidates.score[left_out])
-            frontier = self._take_up(candidates.take(chosen))
-        return self.results(bound)
+        open_prefixes = OpenPrefixes([request.exact for request in self.requests])
+        chosen = frontier
+        while len(chosen):  # an empty frontier is no end: an exact request may come back to what is open
+            chosen = self._choose(self._expand(frontier), open_prefixes)
+            frontier = self._take_up(chosen)
+        return self.results(open_prefixes.bound())
 
     def _expand(self, frontier: Prefixes) -> Prefixes:
         """Score all children of the frontier; finish those that are items, return the others."""
@@ -71,16 +127,43 @@ class LeafSearch(SearchBatch):
             request[rest], children.places.take(rest), score[rest], frontier.parent[children.row[rest]]
         )
 
-    def _choose(self, candidates: Prefixes) -> IntArray:
-        """Positions of the candidates to take up: each request's best, none that can no longer win.
+    def _choose(self, candidates: Prefixes, open_prefixes: OpenPrefixes) -> Prefixes:
+        """The prefixes to take up next: each request's best, none that can no longer win.
 
-        Scores only fall along a path, so a prefix below the k-th finished item is dropped unexpanded.
+        Scores only fall along a path, so a prefix below the k-th finished item is never expanded. A beam
+        request chooses among the newest candidates only; an exact one among all that are still open.
         """
-        best = best_per_request(candidates.request, candidates.score, self.beam)
-        present = np.unique(candidates.request)
+        by_beam = ~self.exact[candidates.request]
+        newest = candidates.take(by_beam)
+        kept = best_per_request(newest.request, newest.score, self.beam)
+        kept = kept[newest.score[kept] >= self._floor(newest.request)[newest.request[kept]]]
+        left_out = np.ones(len(newest), bool)
+        left_out[kept] = False
+        open_prefixes.add(newest.take(left_out))
+        open_prefixes.add(candidates.take(~by_beam))
+        chosen = [newest.take(kept)]
+        for b in np.flatnonzero(self.exact).tolist():
+            chosen.append(self._go_on(b, open_prefixes))
+        return _sorted_by_request(concatenate(chosen))
+
+    def _floor(self, request: Int64Array) -> Float64Array:
+        """float64[B]: the score of the k-th best finished item, for the requests named."""
         floor = np.full(self.size, -np.inf)
-        floor[present] = [self.finished.kth_best(b, self.k[b]) for b in present]
-        return best[candidates.score[best] >= floor[candidates.request[best]]]
+        for b in np.unique(request):
+            floor[b] = self.finished.kth_best(int(b), int(self.k[b]))
+        return floor
+
+    def _go_on(self, b: int, open_prefixes: OpenPrefixes) -> Prefixes:
+        """What an exact request takes up next: its best open prefixes, while its budget lasts.
+
+        When the budget ends with fewer than k answers, a beam goes down to the next ones.
+        """
+        floor = self._floor(np.array([b]))[b]
+        budget = self.requests[b].max_expansions
+        left = np.inf if budget is None else budget - self.expansions[b]
+        if left > 0:
+            return open_prefixes.pop(b, floor, int(min(self.beam[b], left)))
+        return open_prefixes.pop(b, floor, int(self.k[b]) if floor == -np.inf else 0, deepest=True)
 
     def _take_up(self, chosen: Prefixes) -> Prefixes:
         """Feed each prefix's last token and the forced tokens behind it; return the new frontier."""
@@ -123,3 +206,7 @@ class LeafSearch(SearchBatch):
         steps = np.minimum(logits.astype(np.float64) - self.decoder.log_normalizer(behind, depth), 0.0)
         total: Float64Array = np.bincount(owner, weights=steps, minlength=len(places))
         return total
+
+
+def _sorted_by_request(prefixes: Prefixes) -> Prefixes:
+    return prefixes.take(np.argsort(prefixes.request, kind="stable"))

@@ -30,6 +30,12 @@ class SearchRequest:
     beam: int = 20
     """Prefixes kept per step; at least ``k`` are kept."""
     allowed: Allowed = field(default_factory=Allowed)
+    exact: bool = False
+    """Go on until the best k are proven (``leaf`` mode). ``beam`` is then the number of prefixes taken up
+    together: a smaller one proves with fewer expansions, a larger one with fewer model calls."""
+    max_expansions: int | None = None
+    """Budget of an exact search; when it ends, the best items found so far come back, certified as far as
+    they are. None is no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,8 @@ class SearchBatch:
         self.walk = TrieWalk(trie)
         self.trie = trie
         self.normalize = normalize
+        self.requests = requests
+        self.exact = np.array([request.exact for request in requests])  # [B]
         self.k = np.array([request.k for request in requests])  # [B]
         self.beam = np.array([max(request.beam, request.k) for request in requests])  # [B]
         self.allowed = AllowedBatch([request.allowed for request in requests], len(trie))
@@ -176,8 +184,8 @@ def best_per_request(request: Int64Array, score: Float64Array, limit: Int64Array
     kept = []
     bounds = np.searchsorted(request, np.arange(len(limit) + 1))
     for low, high, most in zip(bounds[:-1], bounds[1:], limit, strict=True):
-        if high - low <= most:
-            kept.append(np.arange(low, high))
+        if high - low <= most or most == 0:
+            kept.append(np.arange(low, high if most else low))
             continue
         part = score[low:high]
         threshold = np.partition(part, len(part) - most)[len(part) - most]

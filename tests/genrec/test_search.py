@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -94,6 +96,46 @@ def test_a_certificate_is_never_wrong_and_every_answer_is_in_the_catalog(
     np.testing.assert_allclose(result.scores, scores[rows], atol=1e-5)
     if synchronize == "leaf":  # never short, whatever the beam
         assert len(rows) == min(k, int(allowed.sum()))
+
+
+@settings(max_examples=150, deadline=None)
+@given(paths_of_a_catalog, st.integers(0, 999), normalizations, st.integers(1, 6), st.integers(1, 4))
+def test_exact_search_proves_the_exhaustive_answer(paths, seed, normalize, k, beam):
+    allowed = np.random.default_rng(seed).random(len(paths)) < 0.7
+    trie, decoder = build_trie(paths), FakeDecoder(VOCABULARY, seed)
+    request = replace(request_for(trie, seed, k, beam, allowed), exact=True)
+    (result,) = search(decoder, trie, [request], normalize=normalize)
+    scores = score_all(decoder, decoder.prompt_seed(request.prompt), paths, normalize)
+    rows = trie.item_at_rank[result.ranks].tolist()
+    assert rows == best_rows(scores, k, allowed)
+    assert result.certified == len(rows)
+
+
+@settings(max_examples=100, deadline=None)
+@given(paths_of_a_catalog, st.integers(0, 999), normalizations, st.integers(1, 8))
+def test_an_exact_search_whose_budget_ends_is_complete_and_honest(paths, seed, normalize, budget):
+    k = 3
+    trie, decoder = build_trie(paths), FakeDecoder(VOCABULARY, seed)
+    request = replace(request_for(trie, seed, k, 2), exact=True, max_expansions=budget)
+    (result,) = search(decoder, trie, [request], normalize=normalize)
+    scores = score_all(decoder, decoder.prompt_seed(request.prompt), paths, normalize)
+    rows = trie.item_at_rank[result.ranks].tolist()
+    assert len(rows) == min(k, len(paths))
+    assert rows[: result.certified] == best_rows(scores, k)[: result.certified]
+    assert result.expansions <= budget + k * trie.longest_path
+
+
+def test_exact_and_beam_requests_share_a_batch():
+    paths = np.random.default_rng(0).integers(0, VOCABULARY, (60, 3))
+    trie, decoder = build_trie(np.unique(paths, axis=0)), FakeDecoder(VOCABULARY, 5)
+    beam = SearchRequest(item_prompt(1), k=5, beam=5)
+    exact = replace(beam, exact=True)
+    together = search(decoder, trie, [exact, beam, exact])
+    alone = [search(decoder, trie, [one])[0] for one in (exact, beam, exact)]
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(one.ranks, other.ranks)
+        assert (one.certified, one.expansions) == (other.certified, other.expansions)
+    assert together[0].certified == 5
 
 
 @settings(max_examples=60, deadline=None)
