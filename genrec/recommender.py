@@ -16,8 +16,9 @@ from genrec.decoders.base import Decoder, Items
 from genrec.search import Normalize, SearchRequest, SearchResult, Synchronize, search
 from genrec.tasks import TaskDefaults
 from index.errors import RequestError
-from index.item_filter import Allowed
+from index.filter_expression import Where
 from index.item_index import ItemIndex
+from index.item_rules import ItemRules
 from index.types import Int32Array, IntArray, ItemId
 
 
@@ -62,6 +63,7 @@ class Recommender:
         self.index = index
         self.decoder = decoder
         self.defaults = defaults or TaskDefaults()
+        self._rules = ItemRules(index.catalog, index.trie)
 
     @classmethod
     def load(cls, path: Path | str, *, verify: bool = False) -> Recommender:
@@ -87,6 +89,11 @@ class Recommender:
         normalize: Normalize | None = None,
         synchronize: Synchronize = "leaf",
         exclude_seen: bool = True,
+        where: Where | None = None,
+        include: Sequence[ItemId] | None = None,
+        exclude: Sequence[ItemId] = (),
+        exact: bool = False,
+        max_expansions: int | None = None,
     ) -> Recommendation:
         """The k items most likely to come next after a history.
 
@@ -98,12 +105,30 @@ class Recommender:
             normalize: ``"catalog"`` or ``"vocabulary"``; the bundle's default (measured) where not given.
             synchronize: ``"leaf"``, or ``"token"`` for parity with Hugging Face's beam search.
             exclude_seen: leave out items of the history, inside the search.
+            where: a filter over catalog fields, ``'year >= 1990 and "Comedy" in genres'`` or its structured
+                form (:mod:`index.filter_expression`). It acts inside the search: exactly min(k, allowed)
+                items come back.
+            include: only these items are allowed.
+            exclude: these items are not.
+            exact: go on until the k best are proven. ``beam`` prefixes are then taken up at a time.
+            max_expansions: budget of an exact search, in prefixes.
 
         Raises:
             RequestError: k or beam below 1, a history that is a single string, or an unknown mode.
+            FilterError: ``where`` is no filter over this catalog.
         """
         return self.recommend_batch(
-            [history], k, beam=beam, normalize=normalize, synchronize=synchronize, exclude_seen=exclude_seen
+            [history],
+            k,
+            beam=beam,
+            normalize=normalize,
+            synchronize=synchronize,
+            exclude_seen=exclude_seen,
+            where=where,
+            include=include,
+            exclude=exclude,
+            exact=exact,
+            max_expansions=max_expansions,
         )[0]
 
     def recommend_batch(
@@ -115,6 +140,11 @@ class Recommender:
         normalize: Normalize | None = None,
         synchronize: Synchronize = "leaf",
         exclude_seen: bool = True,
+        where: Where | None = None,
+        include: Sequence[ItemId] | None = None,
+        exclude: Sequence[ItemId] = (),
+        exact: bool = False,
+        max_expansions: int | None = None,
     ) -> list[Recommendation]:
         """:meth:`recommend` for many histories in one search; each answer is that of its own call."""
         ids = [self._ids(history) for history in histories]
@@ -123,10 +153,20 @@ class Recommender:
         beam = max(beam if beam is not None else self.defaults.beam, k)
         normalize = normalize or self.defaults.normalize
         results = self.search_rows(
-            known, k, beam=beam, normalize=normalize, synchronize=synchronize, exclude_seen=exclude_seen
+            known,
+            k,
+            beam=beam,
+            normalize=normalize,
+            synchronize=synchronize,
+            exclude_seen=exclude_seen,
+            where=where,
+            include=include,
+            exclude=exclude,
+            exact=exact,
+            max_expansions=max_expansions,
         )
         return [
-            self._recommendation(one_ids, one_rows, result, k, normalize, beam)
+            self._recommendation(one_ids, one_rows, result, k, normalize, beam, exact)
             for one_ids, one_rows, result in zip(ids, rows, results, strict=True)
         ]
 
@@ -139,15 +179,25 @@ class Recommender:
         normalize: Normalize | None = None,
         synchronize: Synchronize = "leaf",
         exclude_seen: bool = True,
+        where: Where | None = None,
+        include: Sequence[ItemId] | None = None,
+        exclude: Sequence[ItemId] = (),
+        exact: bool = False,
+        max_expansions: int | None = None,
     ) -> list[SearchResult]:
         """The search itself: histories as catalog rows (int[P] each, oldest first), results as trie ranks."""
-        rank_of_item = self.index.trie.rank_of_item
+        banned = self.index.catalog.rows_of([str(one) for one in exclude])
+        banned = banned[banned >= 0]
         requests = [
             SearchRequest(
                 prompt=(Items(np.asarray(rows, np.int64)),),
                 k=k,
                 beam=beam if beam is not None else self.defaults.beam,
-                allowed=Allowed.build(excluded=rank_of_item[rows] if exclude_seen else None),
+                allowed=self._rules.allowed(
+                    where, include, np.concatenate([rows, banned]) if exclude_seen else banned
+                ),
+                exact=exact,
+                max_expansions=max_expansions,
             )
             for rows in histories
         ]
@@ -176,6 +226,7 @@ class Recommender:
         k: int,
         normalize: Normalize,
         beam: int,
+        exact: bool,
     ) -> Recommendation:
         catalog = self.index.catalog
         items = tuple(
@@ -199,6 +250,11 @@ class Recommender:
             )
         if len(items) < k:
             notes.append(f"{len(items)} of {k} items: no more items of the catalog are allowed")
+        if exact and result.certified < len(items):
+            notes.append(
+                f"the budget ended after {result.expansions} expansions: {result.certified} of {len(items)} "
+                f"items are proven to be in their place"
+            )
         unknown = tuple(dict.fromkeys(one for one, row in zip(ids, rows.tolist(), strict=True) if row < 0))
         return Recommendation(
             items,

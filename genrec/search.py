@@ -68,3 +68,7 @@ def _check(requests: Sequence[SearchRequest], normalize: str, synchronize: str) 
             raise RequestError(
                 f"expected k >= 1 and beam >= 1, got k={request.k}, beam={request.beam} in request {number}"
             )
+        if request.exact and synchronize == "token":
+            raise RequestError(
+                "expected exact search to be leaf-synchronous, got synchronize='token'; leave it out"
+            )

@@ -27,13 +27,22 @@ class Allowed:
     @staticmethod
     def build(mask: BoolArray | None = None, excluded: IntArray | None = None) -> Allowed:
         """From a bitmap over ranks (bool[N], None allows all) and ranks to leave out (any order)."""
-        prefix: IntArray | None = None
+        return Allowed.from_prefix(None if mask is None else prefix_count(mask), excluded)
+
+    @staticmethod
+    def from_prefix(prefix: IntArray | None, excluded: IntArray | None = None) -> Allowed:
+        """From a bitmap's :func:`prefix_count` and ranks to leave out (any order)."""
         ranks = _NOTHING if excluded is None else np.unique(np.asarray(excluded, np.int64))
-        if mask is not None:
-            prefix = np.zeros(len(mask) + 1, np.int32 if len(mask) < 2**31 else np.int64)
-            np.cumsum(mask, out=prefix[1:])
-            ranks = ranks[mask[ranks]]  # what the bitmap forbids must not be subtracted twice
+        if prefix is not None:  # what the bitmap forbids must not be subtracted twice
+            ranks = ranks[prefix[ranks + 1] > prefix[ranks]]
         return Allowed(prefix, ranks)
+
+
+def prefix_count(mask: BoolArray) -> IntArray:
+    """int[N + 1]: how many of the first r ranks a bitmap allows."""
+    prefix = np.zeros(len(mask) + 1, np.int32 if len(mask) < 2**31 else np.int64)
+    np.cumsum(mask, out=prefix[1:])
+    return prefix
 
 
 class AllowedBatch:

@@ -22,10 +22,7 @@ OPTIONAL = (
 
 
 def doctor(json: JsonFlag = False) -> None:
-    """Say what this machine can do, and what to install for what is missing.
-
-    [dim]Example: genrec doctor --json[/dim]
-    """
+    """Say what this machine can do, and what to install for what is missing."""
     machine = {
         "genrec": genrec.__version__,
         "python": platform.python_version(),

@@ -23,11 +23,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(index.app, name="index")
-app.command("train")(train.train)
-app.command("recommend")(recommend.recommend)
-app.command("evaluate")(evaluate.evaluate)
-app.command("demo")(demo.demo)
-app.command("doctor")(doctor.doctor)
+_EXAMPLES = {
+    train.train: "genrec train --index runs/movies.index --interactions ratings.csv --out runs/movies --minutes 15",
+    recommend.recommend: "genrec recommend runs/movies --history 1,32,50 -k 5 --where 'year >= 1990'",
+    evaluate.evaluate: "genrec evaluate runs/movies --interactions ratings.csv --split leave-one-out --json",
+    demo.demo: "genrec demo --out runs/demo",
+    doctor.doctor: "genrec doctor --json",
+}
+for _verb, _example in _EXAMPLES.items():
+    app.command(_verb.__name__, epilog=f"Example: {_example}")(_verb)
 
 
 def _print_version(wanted: bool) -> None:

@@ -30,16 +30,30 @@ def recommend(
         Normalize | None, typer.Option(help="Score over the catalog or the vocabulary; the bundle's default.")
     ] = None,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Allow items of the history.")] = False,
+    where: Annotated[
+        str | None,
+        typer.Option(help='Only items for which this holds, such as: year >= 1990 and "Comedy" in genres.'),
+    ] = None,
+    exclude: Annotated[
+        str, typer.Option(help="Item ids never to return, separated by commas.", metavar="IDS")
+    ] = "",
+    exact: Annotated[bool, typer.Option("--exact", help="Search on until the best k are proven.")] = False,
     verify: Verify = False,
     json: JsonFlag = False,
 ) -> None:
-    """Recommend items for one history. Every answer is an item of the catalog.
-
-    [dim]Example: genrec recommend runs/movies --history 1,32,50 -k 5[/dim]
-    """
+    """Recommend items for one history. Every answer is an item of the catalog."""
     recommender = Recommender.load(bundle, verify=verify)
-    ids = [part.strip() for part in history.split(",") if part.strip()]
-    answer = recommender.recommend(ids, k, beam=beam, normalize=normalize, exclude_seen=not include_seen)
+    ids = _split(history)
+    answer = recommender.recommend(
+        ids,
+        k,
+        beam=beam,
+        normalize=normalize,
+        exclude_seen=not include_seen,
+        where=where,
+        exclude=_split(exclude),
+        exact=exact,
+    )
     if json:
         print_json({**asdict(answer), "history": ids})
         return
@@ -70,6 +84,10 @@ def show_recommendation(recommender: Recommender, ids: list[str], answer: Recomm
         remark(f"note: {note}")
     if answer.unknown_ids:
         remark(f"note: not in the catalog and not used: {', '.join(answer.unknown_ids)}")
+
+
+def _split(ids: str) -> list[str]:
+    return [part.strip() for part in ids.split(",") if part.strip()]
 
 
 def _percent(probability: float | None) -> str:

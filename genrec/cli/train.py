@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from genrec.cli.options import (
 from genrec.cli.output import Stages, answers, print_json, print_table, stages
 from index.errors import TrainingError, require
 from index.item_index import load_index
+
+if TYPE_CHECKING:
+    from genrec.training.pretrain import TrainProgress
 
 DEFAULT_MINUTES = 15.0
 

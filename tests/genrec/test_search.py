@@ -222,10 +222,11 @@ def test_no_request_asks_nothing_of_the_model():
         ({"beam": 0}, "beam >= 1"),
         ({"normalize": "both"}, "catalog, vocabulary, got 'both'"),
         ({"synchronize": "word"}, "leaf, token, got 'word'"),
+        ({"exact": True, "synchronize": "token"}, "leaf-synchronous"),
     ],
 )
 def test_wrong_requests_are_refused(change, message):
-    request = SearchRequest(item_prompt(1), **{key: change[key] for key in change if key in ("k", "beam")})
+    request = SearchRequest(item_prompt(1), **{key: change[key] for key in change if key in ("k", "beam", "exact")})
     modes = {key: change[key] for key in change if key in ("normalize", "synchronize")}
     with pytest.raises(RequestError, match=message):
         search(FakeDecoder(3), build_trie([[1]]), [request], **modes)

@@ -1,0 +1,90 @@
+"""From what a request says of items to the ranks it may get: ``where``, ``include``, ``exclude``, seen items.
+
+The bitmap of a filter depends only on the filter, so it is kept, up to a limit of bytes, under the filter's
+canonical form. What is particular to a request (seen and excluded items) stays a short list beside it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from threading import Lock
+
+import numpy as np
+import polars as pl
+
+from index.catalog import Catalog
+from index.filter_expression import Where, canonical, mask_expression, parse_filter
+from index.item_filter import Allowed, prefix_count
+from index.trie import TokenTrie
+from index.types import BoolArray, IntArray, ItemId
+
+CACHE_BYTES = 64 * 2**20  # sixteen filters over a catalog of a million items
+
+
+class ItemRules:
+    """Builds :class:`~index.item_filter.Allowed` for requests over one index. Safe to share between threads."""
+
+    def __init__(self, catalog: Catalog, trie: TokenTrie, cache_bytes: int = CACHE_BYTES) -> None:
+        self._catalog = catalog
+        self._trie = trie
+        self._by_rank: pl.DataFrame | None = None
+        self._cache: OrderedDict[str, IntArray] = OrderedDict()
+        self._cache_bytes = cache_bytes
+        self._lock = Lock()
+
+    def allowed(
+        self,
+        where: Where | None = None,
+        include: Sequence[ItemId] | None = None,
+        exclude_rows: IntArray | None = None,
+    ) -> Allowed:
+        """The ranks a request may get.
+
+        Args:
+            where: a filter; None allows all.
+            include: item ids; only these are allowed (unknown ids match nothing). None allows all.
+            exclude_rows: catalog rows to leave out, seen items among them.
+
+        Raises:
+            FilterError: ``where`` is no filter over this catalog's fields.
+        """
+        excluded = (
+            None if exclude_rows is None else np.asarray(self._trie.rank_of_item[exclude_rows], np.int64)
+        )
+        prefix = None if where is None else self._prefix(where)
+        if include is not None:
+            rows = self._catalog.rows_of([str(one) for one in include])
+            mask = np.zeros(len(self._trie), bool)
+            mask[self._trie.rank_of_item[rows[rows >= 0]]] = True
+            if prefix is not None:
+                mask &= np.diff(prefix) > 0
+            prefix = prefix_count(mask)
+        return Allowed.from_prefix(prefix, excluded)
+
+    @property
+    def cached_bytes(self) -> int:
+        """Memory the kept bitmaps take."""
+        return sum(prefix.nbytes for prefix in self._cache.values())
+
+    def _prefix(self, where: Where) -> IntArray:
+        parsed = parse_filter(where)
+        key = canonical(parsed)
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+        prefix = prefix_count(self._mask(mask_expression(parsed, self._catalog)))
+        with self._lock:
+            self._cache[key] = prefix
+            while self.cached_bytes > self._cache_bytes and len(self._cache) > 1:
+                self._cache.popitem(last=False)
+        return prefix
+
+    def _mask(self, expression: pl.Expr) -> BoolArray:
+        """bool[N] over ranks. The catalog is put in rank order once, so that no bitmap has to be."""
+        if self._by_rank is None:
+            self._by_rank = self._catalog.frame[np.asarray(self._trie.item_at_rank, np.int64)]
+        selected = self._by_rank.select(expression.alias("allowed"))["allowed"]
+        mask: BoolArray = selected.to_numpy()
+        return np.broadcast_to(mask, len(self._trie)) if len(mask) != len(self._trie) else mask
