@@ -120,10 +120,12 @@ class TorchDecoder:
         """Feed one token to each of R prefixes; see :meth:`genrec.decoders.base.Decoder.extend`.
 
         Raises:
-            DecoderError: a state is not a ``TorchState`` or comes twice, a parent is not an earlier slot, a
-                token is outside the vocabulary, or a prefix outgrows the model's positions. No state has
-                changed then.
+            DecoderError: the rows are not in request order, a state is not a ``TorchState`` or comes twice, a
+                parent is not an earlier slot, a token is outside the vocabulary, or a prefix outgrows the
+                model's positions. No state has changed then.
         """
+        if (np.diff(request) < 0).any():
+            raise DecoderError("expected rows in the order of their requests, got a request that falls")
         active, request = np.unique(request, return_inverse=True)  # requests without rows take no padding
         rows = RaggedRows(request)
         if not len(rows):
@@ -246,6 +248,7 @@ class TorchDecoder:
         """Compare logits over a tree of two branches with the model's own over each branch."""
         prompt = np.arange(3) % self.vocabulary
         branch = np.array([[3, 4], [5, 6]]) % self.vocabulary
+        tolerance = _TOLERANCE if self._head.dtype == torch.float32 else _HALF_TOLERANCE
         prefilled = self.prefill([(Tokens(prompt),)])
         first = self.extend(prefilled.states, np.zeros(2, np.int64), branch[:, 0], np.array([-1, -1]))
         second = self.extend(prefilled.states, np.zeros(2, np.int64), branch[:, 1], np.array([0, 1]))
@@ -255,9 +258,7 @@ class TorchDecoder:
             hidden = np.stack([prefilled.hidden[0], first[b], second[b]])
             error = float((own - self._logits(self._on_device(hidden)).float()).abs().max())
             error /= max(1.0, float(own.abs().max()))
-            if not error <= (
-                _TOLERANCE if self._head.dtype == torch.float32 else _HALF_TOLERANCE
-            ):  # or a NaN
+            if not error <= tolerance:  # not `>`: it may be no number at all
                 raise DecoderError(
                     f"expected the logits of {type(model).__name__} to be hidden @ head.T + bias, got a "
                     f"difference of {error:.1g} of the largest; models that scale or cap their logits, or "

@@ -309,6 +309,14 @@ def test_a_saved_model_is_loaded(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.prefill(prompt).hidden, TorchDecoder(model).prefill(prompt).hidden)
 
 
+def test_a_model_in_half_precision_scores_within_its_rounding() -> None:
+    prompt: list[Prompt] = [(Tokens(ints(1, 2, 3)),)]
+    exact = TorchDecoder(tiny_models.qwen3()).prefill(prompt).hidden
+    half = TorchDecoder(tiny_models.qwen3().bfloat16()).prefill(prompt).hidden
+    assert half.dtype == np.float32
+    assert 0 < np.abs(half - exact).max() < 0.1
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("prompt", "message"),
@@ -349,6 +357,15 @@ class TestRefusals:
         (state,) = small.prefill([(Tokens(ints(1)),)]).states
         with pytest.raises(DecoderError, match="fork it"):
             small.extend([state, state], ints(0, 1), ints(1, 2), ints(-1, -1))
+
+    def test_rows_out_of_order(self, small: TorchDecoder) -> None:
+        states = small.prefill([(Tokens(ints(1)),), (Tokens(ints(1)),)]).states
+        with pytest.raises(DecoderError, match="order of their requests"):
+            small.extend(states, ints(1, 0), ints(1, 2), ints(-1, -1))
+
+    def test_states_of_another_decoder(self, small: TorchDecoder) -> None:
+        with pytest.raises(DecoderError, match="another decoder"):
+            small.extend([None], ints(0), ints(1), ints(-1))  # type: ignore[list-item]
 
     @pytest.mark.parametrize("offset", [-1, VOCABULARY])
     def test_offsets(self, offset: int) -> None:
