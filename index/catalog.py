@@ -162,7 +162,7 @@ class Catalog:
             # Read through an open file: a memory-mapped Parquet would break under an index that is replaced.
             with path.open("rb") as file:
                 frame = pl.read_parquet(file)
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise CatalogError(f"expected Parquet in {path}, got {error}; build it again") from error
         return cls(frame)
 

@@ -36,7 +36,7 @@ from index.types import Int64Array
 RATINGS_DAT = ("userId", "movieId", "rating", "timestamp")  # no header; README.txt of MovieLens 1M
 _INTERACTION_ITEM_NAMES = ITEM_ID_NAMES[:-1]  # a bare "id" beside a user is the event's own
 _TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".inter")
-_TABLE_MARKS = (",", "\t", ";", "|", "::", '"', "{")
+_TABLE_MARKS = (",", ";", "|", "::", '"', "{")
 _EXAMPLES = 5
 
 
@@ -116,7 +116,10 @@ def read_interactions(
     if on_error not in ("fail", "skip"):
         raise HistoryError(f"expected on_error 'fail' or 'skip', got {on_error!r}")
     source = read_source(path, HistoryError)
-    found = _sequences(source) if _is_sequences(source) else _events(source, columns or InteractionColumns())
+    if columns is None and _is_sequences(source):
+        found = _sequences(source)
+    else:
+        found = _events(source, columns or InteractionColumns())
     if on_error == "fail":
         refuse_bad_rows(path, found.rows_read, found.bad_rows, found.mapping, HistoryError)
     if not found.frame.height:
@@ -165,7 +168,14 @@ def _is_sequences(source: Source) -> bool:
     first = source.text.lstrip().partition("\n")[0]
     if any(mark in first for mark in _TABLE_MARKS):
         return False
-    return not any(same_name(word, name) for word in first.split() for name in (*USER_NAMES, *ITEM_ID_NAMES))
+    if any(same_name(word, name) for word in first.split() for name in (*USER_NAMES, *ITEM_ID_NAMES)):
+        return False
+    if "\t" not in first:
+        return True
+    # Tabs may stand between the items of a sequence, too; a table has the same number in every line. Two
+    # columns are pairs "user item", which read the same either way.
+    tabs = {line.count("\t") for line in source.text.split("\n") if line.strip()}
+    return len(tabs) > 1 or tabs == {1}
 
 
 def _sequences(source: Source) -> _Found:

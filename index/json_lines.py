@@ -97,7 +97,8 @@ def _parse_json(line: str) -> dict[str, object] | _Broken:
 def _parse_literal(line: str) -> dict[str, object] | _Broken:
     try:
         with python_warnings.catch_warnings():
-            python_warnings.simplefilter("ignore", SyntaxWarning)  # "\d" in a description is not our syntax
+            # "\d" in a description is the file's affair: a DeprecationWarning up to 3.11, a SyntaxWarning since.
+            python_warnings.simplefilter("ignore")
             value = ast.literal_eval(line.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return _Broken(shown(line))

@@ -21,7 +21,7 @@ class Source:
 
     path: Path
     suffix: str  # lower case and without ".gz": ".csv"
-    data: bytes  # unpacked
+    data: bytes  # of Parquet, unpacked; empty for text, which would be in memory twice
     text: str | None  # None for Parquet; line ends are "\n"
     warnings: tuple[str, ...]
 
@@ -65,7 +65,7 @@ def read_source(path: Path | str, error: ReadError) -> Source:
         )
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return Source(path, suffix, data, text, tuple(warnings))
+    return Source(path, suffix, b"", text, tuple(warnings))
 
 
 def _decode(path: Path, data: bytes, suffix: str, error: ReadError) -> tuple[str, list[str]]:
