@@ -32,7 +32,7 @@ class Prefixes:
     def __len__(self) -> int:
         return len(self.request)
 
-    def take(self, index: IntArray | BoolArray) -> Prefixes:
+    def take(self, index: IntArray | BoolArray | slice) -> Prefixes:
         """The prefixes at ``index``."""
         return Prefixes(self.request[index], self.places.take(index), self.score[index], self.parent[index])
 
@@ -65,12 +65,9 @@ class OpenPrefixes:
 
     def add(self, prefixes: Prefixes) -> None:
         """Leave prefixes out; ``request`` is non-decreasing."""
-        for b in np.unique(prefixes.request):
-            mine = prefixes.take(prefixes.request == b)
-            if b in self._kept:
-                self._kept[int(b)].append(mine)
-            else:
-                self._bound[b] = max(self._bound[b], mine.score.max())
+        np.maximum.at(self._bound, prefixes.request, prefixes.score)
+        for b, kept in self._kept.items():
+            kept.append(prefixes.take(slice(*np.searchsorted(prefixes.request, (b, b + 1)))))
 
     def pop(self, b: int, floor: float, most: int, *, deepest: bool = False) -> Prefixes:
         """Take back the best ``most`` prefixes of an exact request that reach ``floor``.
@@ -78,9 +75,9 @@ class OpenPrefixes:
         ``deepest`` takes the deepest first, and the best among those.
         """
         everything = concatenate(self._kept[b])
-        order = everything.score
+        order = everything.score.copy()
         if deepest and len(order):
-            order = order - (everything.places.depth.max() - everything.places.depth) * (np.ptp(order) + 1)
+            order -= (everything.places.depth.max() - everything.places.depth) * (np.ptp(order) + 1)
         best = best_per_request(np.zeros(len(everything), np.int64), order, np.array([most]))
         best = best[everything.score[best] >= floor]
         rest = np.ones(len(everything), bool)
@@ -204,8 +201,7 @@ class LeafSearch(SearchBatch):
         depth = places.depth[owner] + np.arange(len(row)) - np.searchsorted(owner, owner)
         logits = self.decoder.edge_logits(behind, np.arange(len(row)), token)
         steps = np.minimum(logits.astype(np.float64) - self.decoder.log_normalizer(behind, depth), 0.0)
-        total: Float64Array = np.bincount(owner, weights=steps, minlength=len(places))
-        return total
+        return np.bincount(owner, weights=steps, minlength=len(places)).astype(np.float64)
 
 
 def _sorted_by_request(prefixes: Prefixes) -> Prefixes:

@@ -55,7 +55,7 @@ class Artifact:
     @property
     def files(self) -> Path:
         """The directory the manifest's files are in."""
-        return self.path / self.manifest["generation"]
+        return self.path / str(self.manifest["generation"])
 
     def verify(self) -> None:
         """Compare every file's sha256 with the manifest.

@@ -32,7 +32,7 @@ class Allowed:
     @staticmethod
     def from_prefix(prefix: IntArray | None, excluded: IntArray | None = None) -> Allowed:
         """From a bitmap's :func:`prefix_count` and ranks to leave out (any order)."""
-        ranks = _NOTHING if excluded is None else np.unique(np.asarray(excluded, np.int64))
+        ranks: Int64Array = _NOTHING if excluded is None else np.unique(np.asarray(excluded, np.int64))
         if prefix is not None:  # what the bitmap forbids must not be subtracted twice
             ranks = ranks[prefix[ranks + 1] > prefix[ranks]]
         return Allowed(prefix, ranks)
@@ -40,7 +40,7 @@ class Allowed:
 
 def prefix_count(mask: BoolArray) -> IntArray:
     """int[N + 1]: how many of the first r ranks a bitmap allows."""
-    prefix = np.zeros(len(mask) + 1, np.int32 if len(mask) < 2**31 else np.int64)
+    prefix: IntArray = np.zeros(len(mask) + 1, np.int32 if len(mask) < 2**31 else np.int64)
     np.cumsum(mask, out=prefix[1:])
     return prefix
 

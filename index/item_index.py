@@ -46,7 +46,7 @@ class ItemIndex:
     def level_tokens(self) -> Int32Array:
         """int32[N, L]: the path of every catalog row."""
         paths = np.asarray(self.trie.path_tokens, np.int32).reshape(len(self.catalog), -1)
-        return paths[self.trie.rank_of_item]
+        return np.asarray(paths[self.trie.rank_of_item], np.int32)
 
     @cached_property
     def codes(self) -> Int32Array:
@@ -83,7 +83,7 @@ class ItemIndex:
             save_array(trie, name, array)
         for name, part in (("codebooks", self.codebooks), ("vectors", self.vectors), ("bm25", self.bm25)):
             (files / name).mkdir()
-            part.save(files / name)  # type: ignore[attr-defined]
+            part.save(files / name)
         (files / "text_encoder").mkdir()
         self.encoder.save(files / "text_encoder")
         save_array(files, "trained_events", self.trained_events)

@@ -25,7 +25,7 @@ class Places:
     def __len__(self) -> int:
         return len(self.node)
 
-    def take(self, index: IntArray | BoolArray) -> Places:
+    def take(self, index: IntArray | BoolArray | slice) -> Places:
         """The places at ``index``."""
         return Places(self.node[index], self.end[index], self.depth[index])
 

@@ -7,6 +7,9 @@ import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
 
 import genrec
 from genrec.cli.options import JsonFlag
@@ -73,10 +76,9 @@ def _version(module: str) -> str | None:
 
 def _vector_instructions() -> list[str]:
     """The vector extensions numpy found; they decide how fast the small models run on a CPU."""
-    from numpy._core._multiarray_umath import __cpu_features__ as features
-
-    wanted = ("AVX2", "FMA3", "AVX512F", "AVX512_SKX", "AVX512_SPR", "ASIMD", "SVE")
-    return [name for name in wanted if features.get(name)]
+    config: Any = np.show_config(mode="dicts")
+    extensions = config.get("SIMD Extensions", {})
+    return [*extensions.get("baseline", []), *extensions.get("found", [])]
 
 
 def _gpu() -> str | None:

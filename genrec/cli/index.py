@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -165,7 +165,7 @@ def verify(index: IndexPath, json: JsonFlag = False) -> None:
         answers.print(f"{index}: {artifact.kind}, {len(files)} files, {total / 1e6:.1f} MB, all as saved")
 
 
-def _facts(index: ItemIndex) -> dict[str, object]:
+def _facts(index: ItemIndex) -> dict[str, Any]:
     return {
         "items": len(index.catalog),
         "fields": index.catalog.field_names,

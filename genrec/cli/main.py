@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed with a message, 2 used wrongly, 130 interrupted.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -23,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(index.app, name="index")
-_EXAMPLES = {
+_EXAMPLES: dict[Callable[..., None], str] = {
     train.train: "genrec train --index runs/movies.index --interactions ratings.csv --out runs/movies --minutes 15",
     recommend.recommend: "genrec recommend runs/movies --history 1,32,50 -k 5 --where 'year >= 1990'",
     evaluate.evaluate: "genrec evaluate runs/movies --interactions ratings.csv --split leave-one-out --json",

@@ -5,18 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
-from genrec.evaluation.baselines import Baseline, fit_baselines
-from genrec.evaluation.metrics import measure
 
+from genrec.evaluation.baselines import Baseline, Bm25Last, Popularity, TextLast
+from genrec.evaluation.cooccurrence import Cooccurrence, CooccurrenceText
+from genrec.evaluation.metrics import measure
 from genrec.recommender import Recommender
 from index.build import training_part
 from index.errors import HistoryError, LeakageError
 from index.histories import Cases, Histories, leave_one_out, temporal_split
+from index.item_index import ItemIndex
 from index.leakage import leaked
-from index.types import Int32Array, UInt64Array
+from index.types import Int32Array, IntArray, UInt64Array
 
 Split: TypeAlias = Literal["leave-one-out", "temporal"]
 Part: TypeAlias = Literal["test", "validation"]
@@ -54,6 +56,11 @@ def rank_cases(
         if progress is not None:
             progress(batch.stop, len(cases))
     return ranked
+
+
+def figures(ranked: IntArray, targets: IntArray, items: int) -> dict[str, float]:
+    """The metrics of one system, name to value."""
+    return {**cast("dict[str, float]", measure(ranked, targets, items))}
 
 
 def evaluate(
@@ -98,16 +105,30 @@ def evaluate(
     seconds: dict[str, float] = {}
     started = time.monotonic()
     ranked = rank_cases(recommender, cases, DEPTH, lambda done, total: tell("genrec", done, total))
-    systems["genrec"] = dict(measure(ranked, cases.target, items))
+    systems["genrec"] = figures(ranked, cases.target, items)
     seconds["genrec"] = round(time.monotonic() - started, 2)
     fitted: list[Baseline] = fit_baselines(recommender.index, training) if baselines else []
     for baseline in fitted:
         tell(baseline.name, 0, len(cases))
         started = time.monotonic()
-        systems[baseline.name] = dict(measure(baseline.rank(cases, DEPTH), cases.target, items))
+        systems[baseline.name] = figures(baseline.rank(cases, DEPTH), cases.target, items)
         seconds[baseline.name] = round(time.monotonic() - started, 2)
         tell(baseline.name, len(cases), len(cases))
     return Evaluation(split, part, len(cases), systems, seconds)
+
+
+def fit_baselines(index: ItemIndex, training: Histories) -> list[Baseline]:
+    """Every baseline over one index, fitted on training events only."""
+    items, texts, text = len(index.catalog), index.catalog.texts(), np.asarray(index.vectors.text)
+    baselines: list[Baseline] = [
+        Popularity(training, items),
+        Bm25Last(index.bm25, texts),
+        Bm25Last(index.bm25, texts, last=5),
+        TextLast(text),
+        Cooccurrence(training, items),
+        CooccurrenceText(training, text),
+    ]
+    return baselines
 
 
 def _cases_and_training(histories: Histories, split: Split, part: Part) -> tuple[Cases, Histories]:

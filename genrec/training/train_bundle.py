@@ -15,8 +15,7 @@ import numpy as np
 
 from genrec.bundle import save_bundle
 from genrec.decoders.native_decoder import NativeDecoder
-from genrec.evaluation.metrics import measure
-from genrec.evaluation.protocol import rank_cases
+from genrec.evaluation.protocol import figures, rank_cases
 from genrec.native_model import NativeConfig, NativeModel
 from genrec.recommender import Recommender
 from genrec.search import Normalize
@@ -101,11 +100,11 @@ def train_bundle(
     )
     (stage or (lambda _: None))("choosing the normalisation on validation")
     defaults = TaskDefaults()
-    figures: dict[str, dict[str, float]] = {}
+    validation: dict[str, dict[str, float]] = {}
     if cases is not None and len(cases):
         for name in get_args(Normalize):
-            figures[name] = validation_figures(index, result.model, cases, name, defaults.beam)
-        best = max(figures, key=lambda name: figures[name][SELECTION_METRIC])
+            validation[name] = validation_figures(index, result.model, cases, name, defaults.beam)
+        best = max(validation, key=lambda name: validation[name][SELECTION_METRIC])
         defaults = replace(defaults, normalize="catalog" if best == "catalog" else "vocabulary")
     parameters = sum(p.numel() for p in result.model.parameters())
     seconds = time.monotonic() - started
@@ -116,7 +115,7 @@ def train_bundle(
         "parameters": parameters,
         "training_events": training.num_events,
         "holdout": holdout,
-        "validation": figures,
+        "validation": validation,
     }
     (stage or (lambda _: None))("writing the bundle")
     save_bundle(
@@ -129,7 +128,7 @@ def train_bundle(
         facts=facts,
     )
     checkpoint.unlink(missing_ok=True)
-    return TrainedBundle(out, result.steps, seconds, parameters, defaults.normalize, figures)
+    return TrainedBundle(out, result.steps, seconds, parameters, defaults.normalize, validation)
 
 
 def checkpoint_path(out: Path) -> Path:
@@ -152,4 +151,4 @@ def validation_figures(
     """The metrics of a model on validation cases."""
     recommender = Recommender(index, NativeDecoder(model), TaskDefaults(normalize, beam))
     ranked = rank_cases(recommender, cases, k=10)
-    return dict(measure(ranked, cases.target, len(index.catalog)))
+    return figures(ranked, cases.target, len(index.catalog))

@@ -226,7 +226,9 @@ def test_no_request_asks_nothing_of_the_model():
     ],
 )
 def test_wrong_requests_are_refused(change, message):
-    request = SearchRequest(item_prompt(1), **{key: change[key] for key in change if key in ("k", "beam", "exact")})
+    request = SearchRequest(
+        item_prompt(1), **{key: change[key] for key in change if key in ("k", "beam", "exact")}
+    )
     modes = {key: change[key] for key in change if key in ("normalize", "synchronize")}
     with pytest.raises(RequestError, match=message):
         search(FakeDecoder(3), build_trie([[1]]), [request], **modes)
