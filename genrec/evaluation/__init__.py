@@ -1,0 +1,1 @@
+"""How good a recommender is: metrics over ranked lists, and the baselines every table must hold."""
