@@ -52,7 +52,8 @@ class ItemIndex:
     def codes(self) -> Int32Array:
         """int32[N, L]: the semantic ID of every catalog row, each level counted from 0."""
         offsets = np.concatenate([[0], np.cumsum(self.level_sizes)[:-1]])
-        return (self.level_tokens - offsets).astype(np.int32)
+        codes: Int32Array = (self.level_tokens - offsets).astype(np.int32)
+        return codes
 
     def save(self, path: Path) -> None:
         """Write the index directory, atomically.
