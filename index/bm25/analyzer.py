@@ -45,5 +45,5 @@ def _words(text: str) -> list[str]:
     if not text.isascii():
         decomposed = unicodedata.normalize("NFKD", text)
         text = unicodedata.normalize("NFC", _ACCENT.sub("", decomposed))
-    words = _WORD.findall(_POSSESSIVE.sub("", text.lower()))
+    words = _WORD.findall(_POSSESSIVE.sub("", text.casefold()))
     return [word for word in words if word not in STOP_WORDS] or words
