@@ -18,7 +18,7 @@ from index.types import BoolArray, Int64Array, IntArray
 class Places:
     """R places in a trie."""
 
-    node: Int64Array  # [R]
+    node: Int64Array  # [R]; -1 where :meth:`TrieWalk.step` left the trie
     end: Int64Array  # [R] one past the last rank below the node
     depth: Int64Array  # [R] tokens from the root
 
@@ -69,6 +69,46 @@ class TrieWalk:
         has_children = count > 0
         end[np.cumsum(count)[has_children] - 1] = places.end[has_children]
         return Children(row, self.trie.token[node], Places(node, end, places.depth[row] + 1))
+
+    def step(self, places: Places, token: IntArray) -> Places:
+        """Each place one token further, along the trie or down a leaf's tail; int[R] tokens, one per place.
+
+        A place whose token leads nowhere has *left the trie*: its node is -1, and so it stays. Only this
+        method takes such places; ask ``node >= 0`` before passing them on.
+        """
+        token = token.astype(np.int64)
+        node = np.maximum(places.node, 0)  # any node will do for those that have left: masked below
+        first = self.trie.first_child[node].astype(np.int64)
+        stop = self.trie.first_child[node + 1].astype(np.int64)
+        child = self._search_token(first, stop, token)
+        inside = np.flatnonzero(child < stop)
+        moved = inside[self.trie.token[child[inside]] == token[inside]]
+        new_node, new_end = np.full(len(node), -1), np.zeros(len(node), np.int64)
+        new_node[moved] = child[moved]
+        new_end[moved] = places.end[moved]  # a last child ends where its parent ends
+        sibling = moved[child[moved] + 1 < stop[moved]]
+        new_end[sibling] = self.trie.span_start[child[sibling] + 1]
+
+        start = self.trie.span_start[node].astype(np.int64)
+        tail = np.flatnonzero(first == stop)
+        tail = tail[places.depth[tail] < self.trie.path_length(start[tail])]
+        position = self.trie.path_start(start[tail]) + places.depth[tail]
+        along = tail[self.trie.path_tokens[position] == token[tail]]
+        new_node[along], new_end[along] = node[along], places.end[along]
+        new_node[places.node < 0] = -1
+        return Places(new_node, new_end, places.depth + 1)
+
+    def _search_token(self, low: Int64Array, high: Int64Array, token: IntArray) -> Int64Array:
+        """int64[R]: the first node of ``low .. high - 1`` whose token is not below ``token``, or ``high``."""
+        low, high = low.copy(), high.copy()
+        open_rows = np.flatnonzero(low < high)
+        while len(open_rows):
+            middle = (low[open_rows] + high[open_rows]) // 2
+            below = self.trie.token[middle] < token[open_rows]
+            low[open_rows[below]] = middle[below] + 1
+            high[open_rows[~below]] = middle[~below]
+            open_rows = open_rows[low[open_rows] < high[open_rows]]
+        return low
 
     def tail_length(self, places: Places) -> Int64Array:
         """int64[R]: for leaves, tokens of the path below the leaf."""

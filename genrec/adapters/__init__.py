@@ -1,0 +1,1 @@
+"""Bridges from the trie to other libraries' own generation loops."""
