@@ -20,7 +20,7 @@ from index.errors import RequestError
 from index.histories import Cases, Histories
 from index.types import Float32Array, Int32Array, Int64Array
 
-_CHUNK_SCORES = 1 << 22  # dense scores held at a time; with the sort keys beside them about 80 MB
+_CHUNK_SCORES = 1 << 22  # dense scores held at a time; with the sort keys beside them about 120 MB
 
 
 class Baseline(Protocol):
@@ -45,7 +45,7 @@ class Popularity:
 
     def __init__(self, train: Histories, items: int) -> None:
         self._items = items
-        counts = _counts(train, items)
+        counts = event_counts(train, items)
         order = np.argsort(-counts, kind="stable")
         self._order = order[counts[order] > 0].astype(np.int32)  # best first
         self._place = np.full(items, items, dtype=np.int64)  # where an item stands in that order
@@ -179,6 +179,17 @@ def top_rows(scores: Float32Array, k: int) -> Int32Array:
     return np.where(np.take_along_axis(scores, columns, axis=1) == -np.inf, np.int32(-1), columns)
 
 
+def event_counts(train: Histories, items: int) -> Int64Array:
+    """int64[N]: training events per item.
+
+    Raises:
+        RequestError: the histories name a row outside the catalog.
+    """
+    if train.num_events and train.items.max() >= items:
+        raise RequestError(f"expected training rows in [0, {items}), got {train.items.max()}")
+    return np.bincount(train.items, minlength=items)
+
+
 def check_vectors(vectors: Float32Array) -> Float32Array:
     """The vectors, if they are float32[N, D] with rows of length 1 or 0.
 
@@ -194,13 +205,6 @@ def check_vectors(vectors: Float32Array) -> Float32Array:
             f"expected vectors of length 1 (or 0), got one off by {off:.3g}; normalise the rows"
         )
     return vectors
-
-
-def _counts(train: Histories, items: int) -> Int64Array:
-    """int64[N]: training events per item."""
-    if train.num_events and train.items.max() >= items:
-        raise RequestError(f"expected training rows in [0, {items}), got {train.items.max()}")
-    return np.bincount(train.items, minlength=items)
 
 
 def _check(cases: Cases, k: int, items: int) -> None:

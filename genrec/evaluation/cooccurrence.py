@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from genrec.evaluation.baselines import _counts, check_vectors, rank_dense, recency_weights, text_scores
+from genrec.evaluation.baselines import check_vectors, event_counts, rank_dense, recency_weights, text_scores
 from index.histories import Cases, Histories
 from index.types import Float32Array, Int32Array
 
@@ -38,7 +38,7 @@ class Cooccurrence:
 
     def __init__(self, train: Histories, items: int) -> None:
         self._items = items
-        events = _counts(train, items)
+        events = event_counts(train, items)
         scale = (1.0 / (events + PRIOR_EVENTS)).astype(np.float32)
         self._rate = (sparse.diags_array(scale) @ _follows(train, items)).tocsr()  # [N, N]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.bm25.analyzer import analyze
@@ -56,6 +56,7 @@ def test_analyzer_by_eye(text: str, terms: list[str]) -> None:
     assert analyze([text]) == [terms]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=20), max_size=5))
 def test_a_text_gives_the_same_terms_alone_and_in_company(texts: list[str]) -> None:
     assert analyze(texts) == [analyze([text])[0] for text in texts]
@@ -86,6 +87,7 @@ words = st.sampled_from(["red", "reds", "blue", "the", "green", "gold", "1"])
 texts = st.lists(words, max_size=6).map(" ".join)
 
 
+@settings(deadline=None)
 @given(
     corpus=st.lists(texts, max_size=12),
     queries=st.lists(texts, max_size=4),
