@@ -32,15 +32,15 @@ WEIGHTS_FILE = "native_model.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class NativeConfig:
-    """The shape of a native model. Defaults: the prototype measured on Amazon Beauty (0.9 M parameters)."""
+    """The shape of a native model. The defaults make 0.25 M parameters for four levels of about 256 codes."""
 
     code_sizes: tuple[int, ...]  # codes at each level; token id of code c at level l is offset[l] + c
-    hidden_size: int = 128
+    hidden_size: int = 64
     layers: int = 2
     heads: int = 4
     max_items: int = 50  # longest history the body reads; older items are cut off
-    head_size: int = 256  # inner width of the head's MLP at every level
-    dropout: float = 0.3
+    head_size: int = 128  # inner width of the head's MLP at every level
+    dropout: float = 0.2
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code_sizes", tuple(int(size) for size in self.code_sizes))
@@ -125,14 +125,17 @@ class NativeModel(nn.Module):
                 embd_pdrop=config.dropout,
                 attn_pdrop=config.dropout,
                 activation_function="gelu_pytorch_tanh",  # the same function as GPT-2's, in one kernel
+                initializer_range=size**-0.5,  # as wide as the layers: GPT-2's 0.02 is for widths near 1000
                 use_cache=False,
             )
         )
         self.dropout = nn.Dropout(config.dropout)
         self.heads = nn.ModuleList(CodeHead(config, level) for level in range(config.levels))
-        # GPT-2's own scale, for what is not part of the stock body.
-        nn.init.normal_(self.code_embedding.weight, std=0.02)
+        # An item's vector, the sum of four code embeddings, starts at unit length; positions start small
+        # beside it.
+        nn.init.normal_(self.code_embedding.weight, std=0.5 * size**-0.5)
         nn.init.normal_(self.start, std=0.02)
+        nn.init.normal_(self.body.wpe.weight, std=0.02)
 
     @property
     def device(self) -> torch.device:

@@ -21,8 +21,11 @@ import torch
 from torch import Tensor
 
 from genrec.native_model import NativeConfig, NativeModel
+from genrec.search import Normalize
 from genrec.training.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
 from genrec.training.examples import Histories, check_histories, epoch_batches
+from genrec.training.loss import sequence_loss
+from genrec.training.siblings import Siblings
 from index.errors import TrainingError
 from index.types import Int32Array, Int64Array, IntArray
 
@@ -37,13 +40,16 @@ class TrainSettings:
     steps: int | None = None
     minutes: float | None = None
     """Wall time from the call of :func:`train_native`, validation included."""
+    normalize: Normalize = "catalog"
+    """What a code's probability is normalised over in the loss. On Amazon Beauty, 1,000 steps, validation
+    NDCG@10: catalog .0327, vocabulary .0241 (each searched with its better normalisation)."""
     seed: int = 0
     batch_targets: int = 1536
     """Events per step: about 256 users of Amazon Beauty."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     warmup: float = 0.02
     """Part of the budget over which the learning rate rises."""
-    weight_decay: float = 0.01
+    weight_decay: float = 0.05
     clip_norm: float = 1.0
     validations: int = 20
     """Validations over the whole budget, the last at its end."""
@@ -146,6 +152,7 @@ class _Run:
         self.started = time.monotonic()
         self.config, self.histories, self.settings, self.checkpoint = config, histories, settings, checkpoint
         self.model = NativeModel(config, codes)
+        self.siblings = Siblings(codes) if settings.normalize == "catalog" else None
         self.optimizer = torch.optim.AdamW(_groups(self.model, settings), lr=settings.learning_rate)
         self.fingerprint = fingerprint(config, settings, codes, histories.offsets, histories.items)
         self.step = 0
@@ -221,7 +228,7 @@ class _Run:
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = sequence_loss(self.model, torch.from_numpy(rows))
+        loss = sequence_loss(self.model, torch.from_numpy(rows), self.siblings)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(
@@ -283,21 +290,6 @@ def schedule(done: float, warmup: float) -> float:
     if done < warmup:
         return (done + 1e-3) / (warmup + 1e-3)
     return 0.5 * (1.0 + math.cos(math.pi * min((done - warmup) / (1.0 - warmup), 1.0)))
-
-
-def sequence_loss(model: NativeModel, rows: Tensor) -> Tensor:
-    """Mean cross-entropy in nats per event of histories int64[B, P], right-padded with -1: Σ over levels.
-
-    Position p predicts item p from the start token and the items before it.
-    """
-    hidden = model.encode(rows[:, :-1])  # [B, P, H]
-    real = rows >= 0
-    tokens = model.item_tokens[rows[real]]  # [T, L]
-    losses = [
-        torch.nn.functional.cross_entropy(logits, tokens[:, level] - model.level_offsets[level])
-        for level, logits in enumerate(model.level_logits(hidden[real], tokens))
-    ]
-    return torch.stack(losses).sum()
 
 
 def _groups(model: NativeModel, settings: TrainSettings) -> list[dict[str, object]]:

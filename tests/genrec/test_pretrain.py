@@ -15,14 +15,9 @@ from hypothesis import strategies as st
 from genrec.native_model import NativeConfig, NativeModel
 from genrec.training.checkpoint import load_checkpoint
 from genrec.training.examples import check_histories, epoch_batches
-from genrec.training.pretrain import (
-    TrainProgress,
-    TrainResult,
-    TrainSettings,
-    schedule,
-    sequence_loss,
-    train_native,
-)
+from genrec.training.loss import sequence_loss
+from genrec.training.pretrain import TrainProgress, TrainResult, TrainSettings, schedule, train_native
+from genrec.training.siblings import Siblings
 from index.errors import TrainingError
 
 CODES = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [2, 0], [2, 1]], np.int32)
@@ -114,19 +109,51 @@ def test_histories_that_make_no_sense_raise(offsets: list[int], items: list[int]
 # --- learning --------------------------------------------------------------------------------------------
 
 
-def test_the_loss_is_the_mean_of_minus_log_p_per_event() -> None:
+def log_p(
+    model: NativeModel, codes: np.ndarray, history: list[int], item: int, *, catalog: bool
+) -> torch.Tensor:
+    """Log-probability of one item, level by level, with the softmax written out."""
+    hidden = model.encode(torch.tensor([history], dtype=torch.int64))[:, -1]
+    total = torch.zeros(())
+    for level, logits in enumerate(model.level_logits(hidden, model.item_tokens[[item]])):
+        same_prefix = (codes[:, :level] == codes[item, :level]).all(1)
+        rivals = np.unique(codes[same_prefix, level]) if catalog else np.arange(logits.shape[1])
+        total = total + logits[0, codes[item, level]] - logits[0, rivals].logsumexp(0)
+    return total
+
+
+RAGGED = np.array([[0, 0, 0], [0, 2, 1], [0, 2, 0], [1, 3, 0], [2, 1, 1], [2, 3, 0], [2, 3, 1]], np.int32)
+RAGGED_CONFIG = replace(CONFIG, code_sizes=(3, 4, 2))
+
+
+@pytest.mark.parametrize("catalog", [False, True], ids=["vocabulary", "catalog"])
+def test_the_loss_is_the_mean_of_minus_log_p_per_event(catalog: bool) -> None:
     """Against a loop over events, one history prefix at a time."""
     torch.manual_seed(0)
-    model = NativeModel(CONFIG, CODES).eval()
-    rows = torch.tensor([[0, 3, 5], [2, -1, -1]])
-    expected = []
-    for history in ([0, 3, 5], [2]):
-        for place, target in enumerate(history):
-            hidden = model.encode(torch.tensor([history[:place]], dtype=torch.int64))[:, -1]
-            logits = model.level_logits(hidden, model.item_tokens[[target]])
-            first, second = CODES[target]
-            expected.append(-logits[0][0].log_softmax(0)[first] - logits[1][0].log_softmax(0)[second])
-    torch.testing.assert_close(sequence_loss(model, rows), torch.stack(expected).mean())
+    model = NativeModel(RAGGED_CONFIG, RAGGED).eval()
+    histories = [[0, 3, 5], [2], [6, 4, 1, 3]]
+    rows = torch.tensor([history + [-1] * (4 - len(history)) for history in histories])
+    events = [(history[:place], item) for history in histories for place, item in enumerate(history)]
+    expected = -torch.stack([log_p(model, RAGGED, *event, catalog=catalog) for event in events]).mean()
+    got = sequence_loss(model, rows, Siblings(RAGGED) if catalog else None)
+    torch.testing.assert_close(got, expected)
+
+
+def test_catalog_normalised_probabilities_sum_to_one_over_the_items() -> None:
+    torch.manual_seed(0)
+    model, siblings = NativeModel(RAGGED_CONFIG, RAGGED).eval(), Siblings(RAGGED)
+    single = [sequence_loss(model, torch.tensor([[item]]), siblings) for item in range(len(RAGGED))]
+    torch.testing.assert_close(torch.exp(-torch.stack(single)).sum(), torch.tensor(1.0))
+
+
+def test_siblings_by_eye() -> None:
+    siblings = Siblings(RAGGED)
+    items = torch.arange(7)
+    assert siblings.count(0, items).tolist() == [3] * 7
+    assert siblings.count(1, items).tolist() == [2, 2, 2, 1, 2, 2, 2]
+    assert siblings.count(2, items).tolist() == [1, 2, 2, 1, 1, 2, 2]
+    assert (~siblings.absent(1, torch.tensor([4, 3]), 4)).int().tolist() == [[0, 1, 0, 1], [0, 0, 0, 1]]
+    assert (~siblings.absent(2, torch.tensor([0, 6]), 2)).int().tolist() == [[1, 0], [1, 1]]
 
 
 def test_a_determined_next_item_is_learned() -> None:
