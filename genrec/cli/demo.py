@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -13,18 +12,19 @@ from genrec.bundle import load_bundle
 from genrec.cli.options import JsonFlag, QuietFlag
 from genrec.cli.output import answers, print_json, print_table, remark, stages
 from genrec.cli.recommend import show_recommendation
-from genrec.demo import SIMULATED, read_works, works_path
-from genrec.demo.simulator import simulate_histories
+from genrec.demo import read_works, simulate_histories, works_path
 from genrec.evaluation.protocol import evaluate
 from genrec.recommender import Recommender
 from index.build import IndexSettings, build_index
+from index.catalog import Catalog
 from index.catalog_readers import read_catalog
 from index.errors import require
 from index.history_readers import read_interactions
 from index.item_index import SEMANTIC_ID
 
 USERS = 3_000
-HISTORY = ("film-0001",)
+HISTORY = (("Dune", "novel"), ("Alien", "film"), ("Blade Runner", "film"))
+"""A sample history, oldest first: titles and kinds, since titles repeat across kinds."""
 
 
 def demo(
@@ -65,7 +65,7 @@ def demo(
         bundle = load_bundle(out / "works")
         recommender = Recommender(bundle.index, bundle.decoder(), bundle.tasks[SEMANTIC_ID])
         result = evaluate(recommender, bundle.trained_events(), histories, progress=progress)
-    history = sample_history(catalog.row_of)
+    history = sample_history(catalog)
     answer = recommender.recommend(history)
     seconds = round(time.monotonic() - started, 1)
     if json:
@@ -85,7 +85,7 @@ def demo(
     columns = ("recall@10", "ndcg@10", "coverage", "validity")
     rows = [(name, *(f"{figures[c]:.4f}" for c in columns)) for name, figures in result.systems.items()]
     print_table(
-        f"{SIMULATED}: {result.users:,} of them, last event held out",
+        f"{result.users:,} simulated users, last event held out",
         ("system", *columns),
         rows,
         numbers_from=1,
@@ -95,6 +95,7 @@ def demo(
     remark(f"  genrec recommend {out / 'works'} --history {','.join(history)} -k 5")
 
 
-def sample_history(row_of: Callable[[str], int | None]) -> list[str]:
-    """The demo's sample history: three works of one flavour, those that the catalog has."""
-    return [item for item in HISTORY if row_of(item) is not None]
+def sample_history(catalog: Catalog) -> list[str]:
+    """Item ids of the demo's sample history."""
+    by_name = {(item.title, item.fields["kind"]): item.item_id for item in catalog}
+    return [by_name[name] for name in HISTORY]

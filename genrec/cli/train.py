@@ -48,6 +48,9 @@ def train(
     patience: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many validations without a better one.")
     ] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps between checkpoints, for --resume.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     threads: Threads = None,
     user_column: UserColumn = None,
@@ -79,6 +82,8 @@ def train(
     settings = TrainSettings(steps=steps, minutes=minutes, seed=seed, patience=patience)
     if learning_rate is not None:
         settings = replace(settings, learning_rate=learning_rate)
+    if checkpoint_every is not None:
+        settings = replace(settings, checkpoint_every=checkpoint_every)
     shape = {"hidden_size": hidden_size, "layers": layers, "dropout": dropout}
     given = {name: value for name, value in shape.items() if value is not None}
     config = replace(NativeConfig(code_sizes=loaded.level_sizes), **given)  # type: ignore[arg-type]
