@@ -119,11 +119,11 @@ def evaluate(
 
 def fit_baselines(index: ItemIndex, training: Histories) -> list[Baseline]:
     """Every baseline over one index, fitted on training events only."""
-    items, texts, text = len(index.catalog), index.catalog.texts(), np.asarray(index.vectors.text)
+    items, titles, text = len(index.catalog), index.catalog.titles, np.asarray(index.vectors.text)
     baselines: list[Baseline] = [
         Popularity(training, items),
-        Bm25Last(index.bm25, texts),
-        Bm25Last(index.bm25, texts, last=5),
+        Bm25Last(index.bm25, titles),
+        Bm25Last(index.bm25, titles, last=5),
         TextLast(text),
         Cooccurrence(training, items),
         CooccurrenceText(training, text),
