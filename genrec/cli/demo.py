@@ -31,12 +31,12 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where to write the demo's files.", metavar="DIR")] = Path(
         "runs/demo"
     ),
-    minutes: Annotated[float, typer.Option(min=0.01, help="Training budget.")] = 1.5,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Training budget.")] = 2.0,
     users: Annotated[int, typer.Option(min=10, help="Simulated users.")] = USERS,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Index, train, recommend and measure on several hundred real works.
+    """Index, train, recommend and measure on a thousand real works.
 
     The works are real; the users are simulated, and everything measured on them says so.
     """

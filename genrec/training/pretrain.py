@@ -161,6 +161,7 @@ class _Run:
         self.validations: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
         self.best_weights: dict[str, Tensor] = {}
+        self.validated_at = 0.0  # seconds into the run
         self.validation_seconds = 0.0  # the slowest so far: kept free at the end of a budget in minutes
 
     def train(self, validate: Validate | None, progress: Progress | None) -> TrainResult:
@@ -205,6 +206,7 @@ class _Run:
         self.validations, self.best = saved.validations, saved.best
         self.validation_seconds = saved.validation_seconds
         self.started = time.monotonic() - saved.seconds
+        self.validated_at = saved.seconds
 
     def _snapshot(self) -> Checkpoint:
         optimizer = {name: self.optimizer.state[p] for name, p in self.model.named_parameters()}
@@ -246,6 +248,7 @@ class _Run:
         with torch.random.fork_rng(devices=[]):
             figures = {**validate(self.model.eval()), "step": float(self.step)}
         self.validation_seconds = max(self.validation_seconds, time.monotonic() - began)
+        self.validated_at = self._seconds()
         if SELECTION_METRIC not in figures:
             raise TrainingError(
                 f"expected validation figures with {SELECTION_METRIC}, got {sorted(figures)}; return it"
@@ -258,7 +261,13 @@ class _Run:
 
     def _validation_due(self) -> bool:
         done = self._done()
-        return done >= 1.0 or done * self.settings.validations >= len(self.validations) + 1
+        if done >= 1.0:
+            return True
+        if self.settings.minutes is not None:  # a budget of time is for training: validate a tenth of it at most
+            since = self._seconds() - self.validated_at
+            if since < 9 * self.validation_seconds:
+                return False
+        return done * self.settings.validations >= len(self.validations) + 1
 
     def _impatient(self) -> bool:
         patience = self.settings.patience
