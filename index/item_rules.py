@@ -15,21 +15,41 @@ import polars as pl
 
 from index.catalog import Catalog
 from index.filter_expression import Where, canonical, mask_expression, parse_filter
-from index.item_filter import Allowed, prefix_count
+from index.item_filter import Allowed, RankBitmap
 from index.trie import TokenTrie
 from index.types import BoolArray, IntArray, ItemId
 
-CACHE_BYTES = 64 * 2**20  # sixteen filters over a catalog of a million items
+CACHE_BYTES = 64 * 2**20  # some 350 filters over a catalog of a million items
 
 
 class ItemRules:
-    """Builds :class:`~index.item_filter.Allowed` for requests over one index. Safe to share between threads."""
+    """Builds :class:`~index.item_filter.Allowed` for requests over one index. Safe to share between threads.
 
-    def __init__(self, catalog: Catalog, trie: TokenTrie, cache_bytes: int = CACHE_BYTES) -> None:
+    Args:
+        catalog: the items.
+        trie: their token paths.
+        removed: catalog rows that no request may get, whatever it says (``ItemIndex.removed``).
+        cache_bytes: limit of the kept bitmaps.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        trie: TokenTrie,
+        removed: IntArray | None = None,
+        *,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
         self._catalog = catalog
         self._trie = trie
+        self._live: BoolArray | None = None  # [N] over ranks; None where nothing is removed
+        self._everything: RankBitmap | None = None  # what a request without a filter may get
+        if removed is not None and len(removed):
+            self._live = np.ones(len(trie), np.bool_)
+            self._live[trie.rank_of_item[removed]] = False
+            self._everything = RankBitmap.from_mask(self._live)
         self._by_rank: pl.DataFrame | None = None
-        self._cache: OrderedDict[str, IntArray] = OrderedDict()
+        self._cache: OrderedDict[str, RankBitmap] = OrderedDict()
         self._cache_bytes = cache_bytes
         self._lock = Lock()
 
@@ -52,34 +72,36 @@ class ItemRules:
         excluded = (
             None if exclude_rows is None else np.asarray(self._trie.rank_of_item[exclude_rows], np.int64)
         )
-        prefix = None if where is None else self._prefix(where)
+        bitmap = self._everything if where is None else self._bitmap(where)
         if include is not None:
             rows = self._catalog.rows_of([str(one) for one in include])
+            ranks = self._trie.rank_of_item[rows[rows >= 0]]
+            if bitmap is not None:
+                ranks = ranks[bitmap.contains(ranks)]
             mask = np.zeros(len(self._trie), bool)
-            mask[self._trie.rank_of_item[rows[rows >= 0]]] = True
-            if prefix is not None:
-                mask &= np.diff(prefix) > 0
-            prefix = prefix_count(mask)
-        return Allowed.from_prefix(prefix, excluded)
+            mask[ranks] = True
+            bitmap = RankBitmap.from_mask(mask)
+        return Allowed.from_bitmap(bitmap, excluded)
 
     @property
     def cached_bytes(self) -> int:
         """Memory the kept bitmaps take."""
-        return sum(prefix.nbytes for prefix in self._cache.values())
+        return sum(bitmap.nbytes for bitmap in self._cache.values())
 
-    def _prefix(self, where: Where) -> IntArray:
+    def _bitmap(self, where: Where) -> RankBitmap:
         parsed = parse_filter(where)
         key = canonical(parsed)
         with self._lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
-        prefix = prefix_count(self._mask(mask_expression(parsed, self._catalog)))
+        mask = self._mask(mask_expression(parsed, self._catalog))
+        bitmap = RankBitmap.from_mask(mask if self._live is None else mask & self._live)
         with self._lock:
-            self._cache[key] = prefix
+            self._cache[key] = bitmap
             while self.cached_bytes > self._cache_bytes and len(self._cache) > 1:
                 self._cache.popitem(last=False)
-        return prefix
+        return bitmap
 
     def _mask(self, expression: pl.Expr) -> BoolArray:
         """bool[N] over ranks. The catalog is put in rank order once, so that no bitmap has to be."""

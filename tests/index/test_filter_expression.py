@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from index.catalog import Catalog
 from index.errors import FilterError
 from index.filter_expression import canonical, parse_filter
+from index.item_filter import RankBitmap
 from index.item_rules import ItemRules
 from index.trie import build_trie
 
@@ -31,10 +32,13 @@ CATALOG = Catalog(
 TRIE = build_trie([[3], [1], [2], [0]])  # ranks: d, b, c, a
 
 
+def ranks_of(bitmap: RankBitmap, items: int) -> list[int]:
+    return np.flatnonzero(bitmap.contains(np.arange(items))).tolist()
+
+
 def ids(where, **rest) -> set[str]:
     allowed = ItemRules(CATALOG, TRIE).allowed(where, **rest)
-    prefix = np.arange(5) if allowed.prefix is None else allowed.prefix
-    ranks = set(np.flatnonzero(np.diff(prefix)).tolist())
+    ranks = set(range(4)) if allowed.bitmap is None else set(ranks_of(allowed.bitmap, 4))
     ranks -= set(allowed.excluded.tolist())
     return {CATALOG.item_ids[TRIE.item_at_rank[rank]] for rank in ranks}
 
@@ -128,12 +132,12 @@ def test_both_forms_and_any_order_share_one_key():
 
 
 def test_the_cache_keeps_within_its_bytes_and_answers_the_same():
-    rules = ItemRules(CATALOG, TRIE, cache_bytes=60)  # three bitmaps of 5 counts, 20 bytes each
-    first = [rules.allowed(f"year > {year}").prefix.tolist() for year in range(1960, 1990, 5)]
-    assert rules.cached_bytes == 60
-    again = [rules.allowed(f"year > {year}").prefix.tolist() for year in range(1960, 1990, 5)]
+    rules = ItemRules(CATALOG, TRIE, cache_bytes=36)  # three bitmaps of one word and one count, 12 bytes each
+    first = [ranks_of(rules.allowed(f"year > {year}").bitmap, 4) for year in range(1960, 1990, 5)]
+    assert rules.cached_bytes == 36
+    again = [ranks_of(rules.allowed(f"year > {year}").bitmap, 4) for year in range(1960, 1990, 5)]
     assert first == again
-    assert rules.allowed("year > 1985").prefix is rules.allowed("year > 1985").prefix
+    assert rules.allowed("year > 1985").bitmap is rules.allowed("year > 1985").bitmap
 
 
 OPERATORS = {"<": operator.lt, "<=": operator.le, "==": operator.eq, "!=": operator.ne}
@@ -173,6 +177,6 @@ def test_filters_agree_with_python(rows, data):
         return f"({left}) or ({right})", lambda row: holds(row) or other(row)
 
     where, holds = build(3)
-    prefix = ItemRules(catalog, trie).allowed(where).prefix
-    chosen = {int(trie.item_at_rank[rank]) for rank in np.flatnonzero(np.diff(prefix))}
+    bitmap = ItemRules(catalog, trie).allowed(where).bitmap
+    chosen = {int(trie.item_at_rank[rank]) for rank in ranks_of(bitmap, len(rows))}
     assert chosen == {i for i, (p, q) in enumerate(rows) if holds({"p": p, "q": q})}

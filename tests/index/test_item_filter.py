@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.item_filter import Allowed, AllowedBatch
+from index.item_filter import Allowed, AllowedBatch, RankBitmap
 
 
 @settings(max_examples=200, deadline=None)
@@ -36,6 +36,15 @@ def test_counts_equal_counting_one_by_one(data):
         for b, low, high in zip(request, start, end, strict=True)
     ]
     assert AllowedBatch(rules, items).count(request, start, end).tolist() == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.booleans(), max_size=200) | st.sampled_from([63, 64, 65, 128]).map(lambda n: [True] * n))
+def test_a_bitmap_counts_itself_below_every_rank(mask):
+    bitmap = RankBitmap.from_mask(np.array(mask, bool))
+    below = bitmap.count_below(np.arange(len(mask) + 1))
+    assert below.tolist() == [sum(mask[:rank]) for rank in range(len(mask) + 1)]
+    assert bitmap.contains(np.arange(len(mask))).tolist() == mask
 
 
 def test_an_excluded_rank_that_is_forbidden_anyway_is_subtracted_once():
