@@ -116,7 +116,7 @@ def read_interactions(
     if on_error not in ("fail", "skip"):
         raise HistoryError(f"expected on_error 'fail' or 'skip', got {on_error!r}")
     source = read_source(path, HistoryError)
-    if columns is None and _is_sequences(source):
+    if columns in (None, InteractionColumns()) and _is_sequences(source):
         found = _sequences(source)
     else:
         found = _events(source, columns or InteractionColumns())

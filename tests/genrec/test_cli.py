@@ -186,6 +186,29 @@ def test_bad_rows_fail_by_default_and_are_skipped_on_request(tmp_path):
     assert "line 3" in skipped.stderr
 
 
+def test_a_sequence_file_is_read_for_what_it_is(files):
+    """The command passes a column mapping with nothing in it, which once made every file a table."""
+    histories = toy_histories()
+    lines = [
+        " ".join([user, *(f"i{row}" for row in histories.events(number))])
+        for number, user in enumerate(histories.user_ids)
+    ]
+    (files / "sequences.txt").write_text("\n".join(lines) + "\n")
+    done = genrec("index", "build", files / "items.jsonl", "--interactions", files / "sequences.txt", *SMALL,
+                  "--out", files / "sequences.index", "--json")  # fmt: skip
+    assert json.loads(done.stdout)["training_events"] == histories.num_events - 2 * len(histories)
+
+
+def test_the_installed_command_turns_errors_into_messages():
+    """The console script once named the typer app itself, so errors came as tracebacks."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name("genrec"), "recommend", "nowhere"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: expected an index or bundle directory")
+
+
 def test_a_killed_training_resumes_to_the_same_weights(files, index):
     """Kill after the first checkpoint, resume, and compare with a run that was left alone."""
     command = ["--steps", 150, "--checkpoint-every", 10]
