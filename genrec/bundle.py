@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,32 @@ def save_bundle(
         (files / "model").mkdir()
         save_model(files / "model")
         save_array(files / "model", TRAINED_EVENTS, trained_events)
+
+
+def save_changed_index(artifact: Artifact, index: ItemIndex, path: Path) -> None:
+    """Save an index that was opened from ``artifact`` and then changed, as the same kind of artifact.
+
+    In a bundle everything but the index is copied as it is: a model speaks codes and reads which item has
+    which from the index, so it goes on working.
+
+    Raises:
+        IndexFormatError: ``path`` holds something that is not an artifact of genrec; or it is the artifact
+            itself, which somebody else has changed since it was opened. It is left alone.
+    """
+    with writing_artifact(path, artifact.kind, {**artifact.entries, **index.manifest()}) as files:
+        if artifact.kind == "bundle":
+            for part in artifact.files.iterdir():
+                if part.name != "index":
+                    shutil.copytree(part, files / part.name)
+            (files / "index").mkdir()
+            index.save_files(files / "index")
+        else:
+            index.save_files(files)
+        replaced = path.resolve() == artifact.path.resolve()
+        if replaced and open_artifact(path).content_hash != artifact.content_hash:
+            raise IndexFormatError(
+                f"expected {path} as it was opened, got one that another process has saved since; run again"
+            )
 
 
 def load_bundle(path: Path, *, verify: bool = False) -> Bundle:

@@ -31,8 +31,9 @@ class RecommendedItem:
     rank: int  # 1 is best
     score: float  # log-probability under the request's normalisation
     probability: float | None
-    """Share of the whole catalog's probability (they sum to one over all items, seen ones included); None
-    under vocabulary normalisation, where the sum over the catalog is below one."""
+    """Share of the whole catalog's probability (they sum to one over all items, seen ones included, and removed
+    ones until the index is compacted); None under vocabulary normalisation, where the sum over the catalog is
+    below one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Recommender:
         self.index = index
         self.decoder = decoder
         self.defaults = defaults or TaskDefaults()
-        self._rules = ItemRules(index.catalog, index.trie)
+        self._rules = ItemRules(index.catalog, index.trie, index.removed)
 
     @classmethod
     def load(cls, path: Path | str, *, verify: bool = False) -> Recommender:

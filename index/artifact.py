@@ -33,6 +33,7 @@ from index.types import IntArray
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 _GENERATION = "files-"
+_OWN_KEYS = ("schema_version", "kind", "generation", "files", "manifest_sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,11 @@ class Artifact:
     def files(self) -> Path:
         """The directory the manifest's files are in."""
         return self.path / str(self.manifest["generation"])
+
+    @property
+    def entries(self) -> dict[str, Any]:
+        """The manifest as :func:`writing_artifact` was given it, without what the saving itself records."""
+        return {key: value for key, value in self.manifest.items() if key not in _OWN_KEYS}
 
     def verify(self) -> None:
         """Compare every file's sha256 with the manifest.

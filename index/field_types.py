@@ -24,6 +24,12 @@ _POLARS: dict[FieldType, pl.DataType] = {
     "list": pl.List(pl.String()),
 }
 
+
+def field_type_of(dtype: pl.DataType) -> FieldType:
+    """The name of a catalog field's type."""
+    return next(name for name, own in _POLARS.items() if own == dtype)
+
+
 # A leading zero is a code, not a number: "0114709" is an IMDb id.
 _INT = r"^-?(?:0|[1-9]\d{0,17})$"
 _FLOAT = r"^[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?$"

@@ -7,7 +7,7 @@ the events it was built on. It knows no model. Building is :mod:`index.build`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,21 @@ from index.types import Int32Array, IntArray, UInt64Array
 SEMANTIC_ID = "semantic_id"
 """Name of the trie of semantic IDs, and of the task that generates them."""
 
+REMOVED = "removed"
+
+
+_NOTHING = np.zeros(0, np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What :mod:`index.maintenance` has done since the index was built."""
+
+    generation: int = 0  # additions, removals and compactions so far
+    added: int = 0  # items, those that came back after a removal included
+    removed: int = 0  # items
+    dropped: int = 0  # removed rows that compact has given back
+
 
 @dataclass(frozen=True, eq=False)
 class ItemIndex:
@@ -41,6 +56,10 @@ class ItemIndex:
     bm25: Bm25sIndex
     trained_events: UInt64Array  # [T] sorted hashes of every event seen while building (index.leakage)
     settings: Mapping[str, Any]  # as the manifest records them
+    removed: Int32Array = field(default_factory=lambda: _NOTHING)
+    """int32[M], ascending: catalog rows no search may return. They keep their codes and stay in the trie until
+    :func:`index.maintenance.compact`, so a history may name them and no other item's score changes."""
+    changes: Changes = Changes()
 
     @cached_property
     def level_tokens(self) -> Int32Array:
@@ -69,6 +88,8 @@ class ItemIndex:
         """What a manifest says of this index beside its files."""
         return {
             "items": len(self.catalog),
+            "removed": len(self.removed),
+            "changes": asdict(self.changes),
             "level_sizes": list(self.level_sizes),
             "trie_nodes": self.trie.nodes,
             "catalog_fingerprint": self.catalog.fingerprint(),
@@ -88,6 +109,7 @@ class ItemIndex:
         (files / "text_encoder").mkdir()
         self.encoder.save(files / "text_encoder")
         save_array(files, "trained_events", self.trained_events)
+        save_array(files, REMOVED, self.removed)
 
 
 def load_index(path: Path, *, verify: bool = False) -> ItemIndex:
@@ -111,6 +133,10 @@ def index_of(artifact: Artifact) -> ItemIndex:
             f"{len(trie)} in the trie; rebuild the index"
         )
     events: IntArray = load_array(files, "trained_events")
+    removed = _NOTHING
+    if "removed" in manifest:  # an index of an earlier version knows no removal
+        removed = np.asarray(load_array(files, REMOVED), np.int32)
+        _check_removed(removed, manifest["removed"], len(catalog), files)
     return ItemIndex(
         catalog=catalog,
         trie=trie,
@@ -121,4 +147,15 @@ def index_of(artifact: Artifact) -> ItemIndex:
         bm25=Bm25sIndex.load(files / "bm25"),
         trained_events=np.asarray(events, np.uint64),
         settings=manifest["index_settings"],
+        removed=removed,
+        changes=Changes(**manifest.get("changes", {})),
     )
+
+
+def _check_removed(removed: IntArray, count: int, items: int, files: Path) -> None:
+    outside = (removed < 0) | (removed >= items)
+    if removed.shape != (count,) or outside.any() or (np.diff(removed) <= 0).any():
+        raise IndexFormatError(
+            f"expected {count} ascending rows of {items} items in {files / REMOVED}.npy, got other content; "
+            f"restore the file or rebuild the index"
+        )

@@ -246,7 +246,8 @@ def _shared_prefixes(new: IntArray, old: IntArray) -> list[tuple[Int64Array, Int
     A prefix with one new item and no old one needs none: the codes it has are unique already.
     """
     both = np.concatenate([new, old])
-    order = np.lexsort(both.T[::-1])  # stable: within a prefix new rows in row order, then old ones
+    # Stable: within a prefix new rows in row order, then old ones. One-level paths all have the empty prefix.
+    order = np.lexsort(both.T[::-1]) if both.shape[1] else np.arange(len(both))
     starts = np.flatnonzero((both[order[1:]] != both[order[:-1]]).any(axis=1)) + 1
     members = np.split(order, starts)
     shared = [rows for rows in members if len(rows) > 1 and rows[0] < len(new)]

@@ -1,14 +1,18 @@
-"""``genrec index build | inspect | verify``."""
+"""``genrec index build | inspect | verify``; ``add | remove | compact`` are in ``index_maintenance``."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from genrec.cli import index_maintenance
 from genrec.cli.options import (
+    IndexPath,
     ItemColumn,
     JsonFlag,
     OnError,
@@ -25,9 +29,11 @@ from index.catalog_readers import CatalogColumns, read_catalog
 from index.item_index import ItemIndex, index_of, load_index
 from index.semantic_ids import Collisions
 
-app = typer.Typer(help="Build item indexes from catalog files, and look at them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Build item indexes from catalog files, look at them, and keep them up to date.",
+    no_args_is_help=True,
+)
 
-IndexPath = Annotated[Path, typer.Argument(help="An index directory, or a bundle.", metavar="INDEX")]
 _DEFAULTS = IndexSettings()
 
 
@@ -137,6 +143,7 @@ def inspect(
             "item_id": one,
             "title": loaded.catalog.titles[row] if row is not None else None,
             "codes": loaded.codes[row].tolist() if row is not None else None,
+            "removed": row is not None and row in loaded.removed,
         }
         for one, row in zip(item or [], rows, strict=True)
     ]
@@ -147,6 +154,7 @@ def inspect(
         for entry in shown:
             answers.print(
                 f"{entry['item_id']}  {entry['title'] or 'not in the catalog'}  {entry['codes'] or ''}"
+                f"{'  removed' if entry['removed'] else ''}"
             )
     if any(row is None for row in rows):
         raise typer.Exit(1)
@@ -168,6 +176,7 @@ def verify(index: IndexPath, json: JsonFlag = False) -> None:
 def _facts(index: ItemIndex) -> dict[str, Any]:
     return {
         "items": len(index.catalog),
+        "removed": len(index.removed),
         "fields": index.catalog.field_names,
         "levels": len(index.level_sizes),
         "level_sizes": list(index.level_sizes),
@@ -175,4 +184,14 @@ def _facts(index: ItemIndex) -> dict[str, Any]:
         "trie_bytes": index.trie.nbytes,
         "training_events": len(index.trained_events),
         "settings": dict(index.settings),
+        "changes": asdict(index.changes),
     }
+
+
+_MAINTENANCE: dict[Callable[..., None], str] = {
+    index_maintenance.add: "genrec index add runs/movies new_movies.csv",
+    index_maintenance.remove: "genrec index remove runs/movies --item 32 --item 50",
+    index_maintenance.compact: "genrec index compact runs/movies",
+}
+for _verb, _example in _MAINTENANCE.items():
+    app.command(_verb.__name__, epilog=f"Example: {_example}")(_verb)

@@ -37,6 +37,9 @@ UserColumn: TypeAlias = Annotated[str | None, typer.Option(help="Column of the u
 ItemColumn: TypeAlias = Annotated[str | None, typer.Option(help="Column of the item id.", metavar="NAME")]
 TimeColumn: TypeAlias = Annotated[str | None, typer.Option(help="Column of the time.", metavar="NAME")]
 Verify: TypeAlias = Annotated[bool, typer.Option("--verify", help="Compare all file hashes before use.")]
+IndexPath: TypeAlias = Annotated[
+    Path, typer.Argument(help="An index directory, or a bundle.", metavar="INDEX")
+]
 Threads: TypeAlias = Annotated[
     int | None, typer.Option(min=1, help="CPU threads; all cores where not given.")
 ]

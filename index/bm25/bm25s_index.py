@@ -7,6 +7,7 @@ any ``k``, empty queries, exclusions. It knows catalog rows and text, no catalog
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,6 +86,21 @@ class Bm25sIndex:
             return np.zeros(len(self), dtype=np.float32)
         scores: Float32Array = self._engine.get_scores_from_ids(known)
         return scores
+
+    def without(self, rows: IntArray) -> Bm25sIndex:
+        """The same index, in which ``rows`` are never found; every other item keeps its scores."""
+        gone = np.zeros(len(self), dtype=np.bool_)
+        gone[rows] = True
+        scores = self._engine.scores
+        keep = ~gone[scores["indices"]]
+        kept_before = np.concatenate([[0], np.cumsum(keep)])  # postings that stay among the first i
+        engine = copy.copy(self._engine)
+        engine.scores = scores | {
+            "data": scores["data"][keep],
+            "indices": scores["indices"][keep],
+            "indptr": kept_before[scores["indptr"]],
+        }
+        return Bm25sIndex(engine)
 
     def save(self, directory: Path | str) -> None:
         """Write arrays as ``.npy`` and the rest as JSON. Not atomic: whoever saves an index swaps it in whole."""
