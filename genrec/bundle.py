@@ -19,7 +19,7 @@ import numpy as np
 
 from genrec.decoders.base import Decoder
 from genrec.tasks import TaskDefaults
-from index.artifact import Artifact, open_artifact, save_array, writing_artifact
+from index.artifact import Artifact, changed_since, open_artifact, save_array, writing_artifact
 from index.errors import IndexFormatError, require
 from index.item_index import SEMANTIC_ID, ItemIndex, index_of
 from index.types import IntArray, UInt64Array
@@ -107,23 +107,25 @@ def save_changed_index(artifact: Artifact, index: ItemIndex, path: Path) -> None
     which from the index, so it goes on working.
 
     Raises:
-        IndexFormatError: ``path`` holds something that is not an artifact of genrec; or it is the artifact
-            itself, which somebody else has changed since it was opened. It is left alone.
+        IndexFormatError: ``path`` holds something that is not an artifact of genrec, or another process has
+            saved ``artifact`` anew since it was opened. ``path`` is left alone.
     """
-    with writing_artifact(path, artifact.kind, {**artifact.entries, **index.manifest()}) as files:
-        if artifact.kind == "bundle":
+    manifest = {**artifact.entries, **index.manifest()}
+    replacing = artifact if path.resolve() == artifact.path.resolve() else None
+    with writing_artifact(path, artifact.kind, manifest, replacing=replacing) as files:
+        if artifact.kind == "index":
+            index.save_files(files)
+            return
+        try:
             for part in artifact.files.iterdir():
                 if part.name != "index":
                     shutil.copytree(part, files / part.name)
-            (files / "index").mkdir()
-            index.save_files(files / "index")
-        else:
-            index.save_files(files)
-        replaced = path.resolve() == artifact.path.resolve()
-        if replaced and open_artifact(path).content_hash != artifact.content_hash:
-            raise IndexFormatError(
-                f"expected {path} as it was opened, got one that another process has saved since; run again"
-            )
+        except OSError as error:  # a save removes the files of the one before it
+            if open_artifact(artifact.path).content_hash != artifact.content_hash:
+                raise changed_since(artifact.path) from error
+            raise
+        (files / "index").mkdir()
+        index.save_files(files / "index")
 
 
 def load_bundle(path: Path, *, verify: bool = False) -> Bundle:

@@ -78,13 +78,22 @@ class Artifact:
 
 
 @contextmanager
-def writing_artifact(path: Path, kind: str, manifest: dict[str, Any]) -> Iterator[Path]:
+def writing_artifact(
+    path: Path, kind: str, manifest: dict[str, Any], *, replacing: Artifact | None = None
+) -> Iterator[Path]:
     """Save an artifact: yields an empty directory to fill, and commits it when the block ends well.
 
     ``manifest`` may still be added to inside the block. On an exception nothing of the new artifact remains.
 
+    Args:
+        path: where.
+        kind: ``index`` or ``bundle``.
+        manifest: what it says beside the files.
+        replacing: what the new artifact was made from, if it is to take that one's place: it may not undo
+            what another process has saved there since.
+
     Raises:
-        IndexFormatError: ``path`` exists and is not an artifact; it is left alone.
+        IndexFormatError: ``path`` exists and is not an artifact, or is no longer ``replacing``; it is left alone.
     """
     _refuse_to_overwrite(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -109,6 +118,8 @@ def writing_artifact(path: Path, kind: str, manifest: dict[str, Any]) -> Iterato
             "files": entries,
         }
         content["manifest_sha256"] = _manifest_hash(content)
+        if replacing is not None and open_artifact(path).content_hash != replacing.content_hash:
+            raise changed_since(path)
         replace_file(path / MANIFEST, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
     except BaseException:
         shutil.rmtree(generation, ignore_errors=True)
@@ -156,6 +167,13 @@ def _check_sizes(artifact: Artifact) -> None:
                 f"expected {file} to have {entry['bytes']} bytes, got {file.stat().st_size}; "
                 f"restore it or rebuild {artifact.path}"
             )
+
+
+def changed_since(path: Path) -> IndexFormatError:
+    """The error of a save that would undo another."""
+    return IndexFormatError(
+        f"expected {path} as it was opened, got one that another process has saved since; run again"
+    )
 
 
 def save_array(directory: Path, name: str, array: IntArray) -> None:
