@@ -9,158 +9,158 @@ prefix takes a slot once more, and its whole tail is scored in one parallel pass
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from genrec.decoders.base import Hidden
-from genrec.search_batch import SearchBatch, SearchResult, best_per_request
-from index.trie import ragged_positions
-from index.types import BoolArray, Float64Array, Int64Array, IntArray
+from genrec.caps import Room
+from genrec.decoders.base import Decoder, Hidden
+from genrec.item_scores import paths_of
+from genrec.prefixes import OpenPrefixes, Prefixes, best_per_request, concatenate
+from genrec.search_batch import Normalize, SearchBatch, SearchRequest, SearchResult
+from genrec.values import mask_of
+from index.trie import TokenTrie, ragged_positions
+from index.types import BoolArray, Float64Array, Int64Array
 from index.walk import Places
-
-
-@dataclass(frozen=True, slots=True)
-class Prefixes:
-    """R prefixes known by score but not (yet) taken up: their last token has not been fed."""
-
-    request: Int64Array  # [R] non-decreasing
-    places: Places  # [R]
-    score: Float64Array  # [R]
-    parent: Int64Array  # [R] slot of the token before the last
-
-    def __len__(self) -> int:
-        return len(self.request)
-
-    def take(self, index: IntArray | BoolArray | slice) -> Prefixes:
-        """The prefixes at ``index``."""
-        return Prefixes(self.request[index], self.places.take(index), self.score[index], self.parent[index])
-
-
-def concatenate(parts: Sequence[Prefixes]) -> Prefixes:
-    """Prefixes one after another."""
-    if not parts:
-        nothing = np.zeros(0, np.int64)
-        return Prefixes(nothing, Places(nothing, nothing, nothing), np.zeros(0), nothing)
-    places = [part.places for part in parts]
-    return Prefixes(
-        np.concatenate([part.request for part in parts]),
-        Places(
-            np.concatenate([place.node for place in places]),
-            np.concatenate([place.end for place in places]),
-            np.concatenate([place.depth for place in places]),
-        ),
-        np.concatenate([part.score for part in parts]),
-        np.concatenate([part.parent for part in parts]),
-    )
-
-
-class OpenPrefixes:
-    """What the search has left out: all of it for exact requests, who may come back to it, its best score
-    for the others."""
-
-    def __init__(self, exact: Sequence[bool]) -> None:
-        self._bound = np.full(len(exact), -np.inf)
-        self._kept: dict[int, list[Prefixes]] = {b: [] for b, wanted in enumerate(exact) if wanted}
-
-    def add(self, prefixes: Prefixes) -> None:
-        """Leave prefixes out; ``request`` is non-decreasing."""
-        np.maximum.at(self._bound, prefixes.request, prefixes.score)
-        for b, kept in self._kept.items():
-            kept.append(prefixes.take(slice(*np.searchsorted(prefixes.request, (b, b + 1)))))
-
-    def pop(self, b: int, floor: float, most: int, *, deepest: bool = False) -> Prefixes:
-        """Take back the best ``most`` prefixes of an exact request that reach ``floor``.
-
-        ``deepest`` takes the deepest first, and the best among those.
-        """
-        everything = concatenate(self._kept[b])
-        order = everything.score.copy()
-        if deepest and len(order):
-            order -= (everything.places.depth.max() - everything.places.depth) * (np.ptp(order) + 1)
-        best = best_per_request(np.zeros(len(everything), np.int64), order, np.array([most]))
-        best = best[everything.score[best] >= floor]
-        rest = np.ones(len(everything), bool)
-        rest[best] = False
-        self._kept[b] = [everything.take(rest)]
-        return everything.take(best)
-
-    def bound(self) -> Float64Array:
-        """float64[B]: the best score among all that was left out."""
-        for b, kept in self._kept.items():
-            self._bound[b] = concatenate(kept).score.max(initial=-np.inf)
-        return self._bound
 
 
 class LeafSearch(SearchBatch):
     """One batch's search. The frontier is a :class:`Prefixes` whose hidden rows are ``self.hidden``."""
 
+    def __init__(
+        self, decoder: Decoder, trie: TokenTrie, requests: Sequence[SearchRequest], normalize: Normalize
+    ) -> None:
+        super().__init__(decoder, trie, requests, normalize)
+        # An exact answer and a sample are both found by following the best open values to the end.
+        self.best_first = np.array([one.exact or one.sample_seed is not None for one in requests])  # [B]
+        self.room = {
+            b: Room(one.caps, mask_of(self.allowed, b, len(trie)))
+            for b, one in enumerate(requests)
+            if one.caps is not None
+        }
+        self.resumed: set[int] = set()  # capped requests whose beam ended with too few items
+        self.open = OpenPrefixes([self.best_first[b] or b in self.room for b in range(self.size)])
+
     def run(self) -> list[SearchResult]:
         """Step until no request has a prefix left that could still matter."""
-        frontier = Prefixes(
-            np.arange(self.size), self.walk.root(self.size), np.zeros(self.size), np.full(self.size, -1)
-        )
-        open_prefixes = OpenPrefixes([request.exact for request in self.requests])
-        chosen = frontier
-        while len(chosen):  # an empty frontier is no end: an exact request may come back to what is open
-            chosen = self._choose(self._expand(frontier), open_prefixes)
+        request, rank = self.values.candidates()
+        if len(rank):
+            self.finish(paths_of(self, request, rank), ahead=True)
+        frontier = chosen = self.root()
+        while len(chosen):  # an empty frontier is no end: some requests may come back to what is open
+            chosen = self._choose(self._expand(frontier))
             frontier = self._take_up(chosen)
-        return self.results(open_prefixes.bound())
+        return self.results(self.open.bound())
 
     def _expand(self, frontier: Prefixes) -> Prefixes:
         """Score all children of the frontier; finish those that are items, return the others."""
         self.expansions += np.bincount(frontier.request, minlength=self.size)
         children = self.walk.children(frontier.places)
-        score = frontier.score[children.row] + self.edge_scores(frontier.places, children)
-        request = frontier.request[children.row]
-        start = self.walk.start(children.places)
-        live = self.allowed.count(request, start, children.places.end) > 0
+        below = self.below(frontier, children)
+        step = self.values.mix(self.edge_scores(self.hidden, frontier.places, children), below)
+        score = frontier.score[children.row] + step
+        value = self.values.of(score, frontier.value, below)
+        candidates = Prefixes(below.request, children.places, score, value, frontier.parent[children.row])
+        live = self.allowed.count(below.request, below.start, below.end) > 0
         done = live & self.walk.is_leaf(children.places)
         if self.normalize == "vocabulary":
             done &= self.walk.tail_length(children.places) == 0
-        self.finish(request[done], children.places.take(done), score[done])
-        rest = live & ~done
-        return Prefixes(
-            request[rest], children.places.take(rest), score[rest], frontier.parent[children.row[rest]]
-        )
+        self.finish(candidates.take(done))
+        return candidates.take(live & ~done)
 
-    def _choose(self, candidates: Prefixes, open_prefixes: OpenPrefixes) -> Prefixes:
+    def _choose(self, candidates: Prefixes) -> Prefixes:
         """The prefixes to take up next: each request's best, none that can no longer win.
 
-        Scores only fall along a path, so a prefix below the k-th finished item is never expanded. A beam
-        request chooses among the newest candidates only; an exact one among all that are still open.
+        Values only fall along a path, so a prefix below the k-th finished item is never expanded. A beam
+        chooses among the newest candidates only; a best-first request among all that are still open.
         """
-        by_beam = ~self.exact[candidates.request]
+        by_beam = ~self.best_first[candidates.request]
         newest = candidates.take(by_beam)
-        kept = best_per_request(newest.request, newest.score, self.beam)
-        kept = kept[newest.score[kept] >= self._floor(newest.request)[newest.request[kept]]]
+        order = self._order(newest)
+        kept = best_per_request(newest.request, order, self.beam)
+        floors = self._floors(newest.request)[newest.request[kept]]
+        kept = kept[(newest.value[kept] >= floors) & (order[kept] > -np.inf)]
         left_out = np.ones(len(newest), bool)
         left_out[kept] = False
-        open_prefixes.add(newest.take(left_out))
-        open_prefixes.add(candidates.take(~by_beam))
-        chosen = [newest.take(kept)]
-        for b in np.flatnonzero(self.exact).tolist():
-            chosen.append(self._go_on(b, open_prefixes))
-        return _sorted_by_request(concatenate(chosen))
+        self.open.add(newest.take(left_out))
+        self.open.add(candidates.take(~by_beam))
+        beams = newest.take(kept)
+        chosen = [beams]
+        chosen.extend(self._best_open(b) for b in np.flatnonzero(self.best_first).tolist())
+        ended = (b for b in self.room if not self.best_first[b] and b not in beams.request)
+        chosen.extend(self._resume(b) for b in ended)
+        return concatenate(chosen).sorted_by_request()
 
-    def _floor(self, request: Int64Array) -> Float64Array:
-        """float64[B]: the score of the k-th best finished item, for the requests named."""
-        floor = np.full(self.size, -np.inf)
-        for b in np.unique(request):
-            floor[b] = self.finished.kth_best(int(b), int(self.k[b]))
-        return floor
+    def _order(self, prefixes: Prefixes) -> Float64Array:
+        """float64[R]: what a beam chooses by: value, and under a filter the log share of allowed items below.
 
-    def _go_on(self, b: int, open_prefixes: OpenPrefixes) -> Prefixes:
-        """What an exact request takes up next: its best open prefixes, while its budget lasts.
-
-        When the budget ends with fewer than k answers, a beam goes down to the next ones.
+        A prefix most of whose items are filtered away has most of its probability there too. The share by
+        count is the best guess that costs O(1); see ``benchmarks/look_ahead.py``. A beam that came back to
+        fill up an answer under caps takes nothing (-inf) below which all labels are full.
         """
-        floor = self._floor(np.array([b]))[b]
+        if not self.looking_ahead and not self.resumed:
+            return prefixes.value
+        order = prefixes.value.copy()
+        start, end = self.walk.start(prefixes.places), prefixes.places.end
+        for b in self.looking_ahead:
+            rows = slice(*np.searchsorted(prefixes.request, (b, b + 1)))
+            alive = self.allowed.count(prefixes.request[rows], start[rows], end[rows])
+            order[rows] += np.log(alive / (end[rows] - start[rows]))
+        for b in self.resumed:
+            rows = slice(*np.searchsorted(prefixes.request, (b, b + 1)))
+            order[rows][~self._has_room(b, prefixes.take(rows))] = -np.inf
+        return order
+
+    def _floors(self, request: Int64Array) -> Float64Array:
+        """float64[B]: the value of the k-th best finished item, for the requests named."""
+        floors = np.full(self.size, -np.inf)
+        for b in np.unique(request).tolist():
+            floors[b] = self.finished[b].floor()
+        return floors
+
+    def _best_open(self, b: int) -> Prefixes:
+        """What a best-first request takes up next: its best open prefixes, while its budget lasts.
+
+        When the budget ends with fewer than k answers, a beam goes down to the next ones, the deepest first.
+        """
+        floor = self.finished[b].floor()
+        if b not in self.room:
+            self.open.forget(b, floor)
+        everything = self.open.of(b)
+        matters = everything.value >= floor
+        if b in self.room and floor == -np.inf:
+            worst = self.finished[b].best().value.min(initial=np.inf)
+            matters &= (everything.value >= worst) | self._has_room(b, everything)
         budget = self.requests[b].max_expansions
         left = np.inf if budget is None else budget - self.expansions[b]
         if left > 0:
-            return open_prefixes.pop(b, floor, int(min(self.beam[b], left)))
-        return open_prefixes.pop(b, floor, int(self.k[b]) if floor == -np.inf else 0, deepest=True)
+            return self._take_back(b, np.where(matters, everything.value, -np.inf), min(self.beam[b], left))
+        if floor > -np.inf or not len(everything):
+            return everything.take(slice(0))
+        if b in self.room:
+            matters = self._has_room(b, everything)
+        depth = everything.places.depth
+        order = everything.value - (depth.max() - depth) * (np.ptp(everything.value) + 1)
+        return self._take_back(b, np.where(matters, order, -np.inf), self.k[b])
+
+    def _resume(self, b: int) -> Prefixes:
+        """Where caps left a beam with fewer than k items: the best open prefixes with an item that fits."""
+        everything = self.open.of(b)
+        if self.finished[b].floor() > -np.inf:
+            return everything.take(slice(0))
+        self.resumed.add(b)
+        order = np.where(self._has_room(b, everything), everything.value, -np.inf)
+        return self._take_back(b, order, self.beam[b])
+
+    def _has_room(self, b: int, prefixes: Prefixes) -> BoolArray:
+        """bool[R]: prefixes of a capped request with an item below that fits beside the best so far."""
+        return self.room[b].below(
+            self.finished[b].best().rank, self.walk.start(prefixes.places), prefixes.places.end
+        )
+
+    def _take_back(self, b: int, order: Float64Array, most: float) -> Prefixes:
+        """The best ``most`` open prefixes of a request by ``order`` float64[R], none at -inf."""
+        best = best_per_request(np.zeros(len(order), np.int64), order, np.array([int(most)]))
+        return self.open.take_back(b, best[order[best] > -np.inf])
 
     def _take_up(self, chosen: Prefixes) -> Prefixes:
         """Feed each prefix's last token and the forced tokens behind it; return the new frontier."""
@@ -183,10 +183,11 @@ class LeafSearch(SearchBatch):
         score = chosen.score
         if self.normalize == "vocabulary":
             score = score + self._forced_scores(chosen.places, start, count - ~leaf, hidden, last - count + 1)
-            self.finish(chosen.request[leaf], chosen.places.take(leaf), score[leaf])
-        ahead = ~leaf
-        self.hidden = hidden[last[ahead]]
-        return Prefixes(chosen.request[ahead], target.take(ahead), score[ahead], slot[last[ahead]])
+        value = score if chosen.value is chosen.score else chosen.value + (score - chosen.score)
+        fed = Prefixes(chosen.request, target, score, value, slot[last])
+        self.finish(fed.take(leaf))
+        self.hidden = hidden[last[~leaf]]
+        return fed.take(~leaf)
 
     def _forced_scores(
         self, places: Places, start: Int64Array, count: Int64Array, hidden: Hidden, first_row: Int64Array
@@ -202,7 +203,3 @@ class LeafSearch(SearchBatch):
         logits = self.decoder.edge_logits(behind, np.arange(len(row)), token)
         steps = np.minimum(logits.astype(np.float64) - self.decoder.log_normalizer(behind, depth), 0.0)
         return np.bincount(owner, weights=steps, minlength=len(places)).astype(np.float64)
-
-
-def _sorted_by_request(prefixes: Prefixes) -> Prefixes:
-    return prefixes.take(np.argsort(prefixes.request, kind="stable"))

@@ -12,6 +12,9 @@ Scores are sums of log-probabilities in float64. With ``normalize="catalog"`` a 
 children in the trie, so the exponentials sum to one over the catalog; with ``"vocabulary"`` over everything
 the decoder could emit. An item whose path is shared by m items gets the path's score minus log m. The filter
 only masks: it never changes a normaliser.
+
+What a request may ask beyond a ranking: a prior (:mod:`genrec.prior`), caps (:mod:`genrec.caps`), a sample
+without replacement (:mod:`genrec.sampling`). A request that asks for none of it pays for none of it.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
 
 from genrec.decoders.base import Decoder
+from genrec.item_scores import score_items
 from genrec.leaf_search import LeafSearch
 from genrec.search_batch import Normalize, SearchRequest, SearchResult
 from genrec.token_search import TokenSearch
@@ -28,7 +32,7 @@ from index.trie import TokenTrie
 
 Synchronize: TypeAlias = Literal["leaf", "token"]
 
-__all__ = ["Normalize", "SearchRequest", "SearchResult", "Synchronize", "search"]
+__all__ = ["Normalize", "SearchRequest", "SearchResult", "Synchronize", "score_items", "search"]
 
 
 def search(
@@ -50,16 +54,17 @@ def search(
         synchronize: ``"leaf"`` or ``"token"``.
 
     Raises:
-        RequestError: k or beam below 1, or an unknown mode.
+        RequestError: k or beam below 1, an unknown mode, a prior or caps of another catalog, or wishes that
+            contradict each other (the message says which).
     """
-    _check(requests, normalize, synchronize)
+    _check(requests, normalize, synchronize, len(trie))
     if not requests:
         return []
     method = LeafSearch if synchronize == "leaf" else TokenSearch
     return method(decoder, trie, requests, normalize).run()
 
 
-def _check(requests: Sequence[SearchRequest], normalize: str, synchronize: str) -> None:
+def _check(requests: Sequence[SearchRequest], normalize: str, synchronize: str, items: int) -> None:
     for value, allowed in ((normalize, get_args(Normalize)), (synchronize, get_args(Synchronize))):
         if value not in allowed:
             raise RequestError(f"expected one of {', '.join(allowed)}, got {value!r}")
@@ -68,7 +73,37 @@ def _check(requests: Sequence[SearchRequest], normalize: str, synchronize: str) 
             raise RequestError(
                 f"expected k >= 1 and beam >= 1, got k={request.k}, beam={request.beam} in request {number}"
             )
-        if request.exact and synchronize == "token":
-            raise RequestError(
-                "expected exact search to be leaf-synchronous, got synchronize='token'; leave it out"
-            )
+        for name, is_asked in _leaf_only(request).items():
+            if is_asked and synchronize == "token":
+                raise RequestError(
+                    f"expected {name} to be leaf-synchronous, got synchronize='token'; leave it out"
+                )
+        _check_values(request, normalize, items)
+
+
+def _leaf_only(request: SearchRequest) -> dict[str, bool]:
+    return {
+        "exact search": request.exact,
+        "priors": request.prior is not None,
+        "caps": request.caps is not None,
+        "sampling": request.sample_seed is not None,
+    }
+
+
+def _check_values(request: SearchRequest, normalize: str, items: int) -> None:
+    prior = request.prior
+    if prior is not None and len(prior.vector) != items:
+        raise RequestError(f"expected one prior value per item, {items}, got {len(prior.vector)}")
+    if request.caps is not None and len(request.caps.labels) != items:
+        raise RequestError(f"expected labels of every item, {items}, got {len(request.caps.labels)} rows")
+    is_sample = request.sample_seed is not None
+    is_mixture = prior is not None and prior.kind == "mixture"
+    if normalize != "catalog" and (is_sample or is_mixture):
+        raise RequestError(
+            f"expected catalog scores for a {'sample' if is_sample else 'mixture prior'}, "
+            f"got normalize={normalize!r}: only they are a distribution over the items"
+        )
+    if is_sample and prior is not None and not is_mixture:
+        raise RequestError(
+            "expected a mixture prior for a sample, got an additive one; its scores are no distribution"
+        )

@@ -11,7 +11,12 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from genrec.decoders.base import Decoder, Hidden, Prompt
+from genrec.caps import Caps
+from genrec.decoders.base import PROMPT_SLOT, Decoder, Hidden, Prompt
+from genrec.finished import Finished, FoundItems
+from genrec.prefixes import Prefixes
+from genrec.prior import Prior
+from genrec.values import Below, Values
 from index.item_filter import Allowed, AllowedBatch
 from index.trie import TokenTrie, ragged_positions
 from index.types import Float32Array, Float64Array, Int64Array, IntArray
@@ -36,6 +41,19 @@ class SearchRequest:
     max_expansions: int | None = None
     """Budget of an exact search; when it ends, the best items found so far come back, certified as far as
     they are. None is no limit."""
+    look_ahead: bool = True
+    """Under a filter a beam (``leaf`` mode) chooses prefixes by score plus the log share of allowed items
+    below them. Neither scores nor certificates nor an exact search change by it."""
+    prior: Prior | None = None
+    """What is known of the items beside the model (``leaf`` mode; a mixture needs catalog scores)."""
+    caps: Caps | None = None
+    """At most so many items of a label (``leaf`` mode), applied greedily in the final order. Where the beam
+    does not find k of them, the search goes on: min(k, what filter and caps admit) items come back."""
+    sample_seed: int | None = None
+    """Draw k items without replacement from the model's distribution over the allowed items instead of
+    ranking them (``leaf`` mode, catalog scores). The same seed draws the same items, whatever the beam; a
+    filter takes forbidden items out of the draw. ``beam`` and ``max_expansions`` mean what they mean to an
+    exact search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +61,9 @@ class SearchResult:
     """The items found for one request, best first."""
 
     ranks: Int64Array  # [k] item ranks in the trie
-    scores: Float64Array  # [k] log-probabilities, falling; ties by catalog row
+    scores: Float64Array
+    """[k] log-probabilities, with an additive prior's term on top; falling, ties by catalog row. A sample is
+    in the order of the draw."""
     certified: int
     """How many of the first results are proven to be in their true place: nothing the search left out can
     score as high. Relative to the scores this decoder computes."""
@@ -64,104 +84,106 @@ class SearchBatch:
         self.trie = trie
         self.normalize = normalize
         self.requests = requests
-        self.exact = np.array([request.exact for request in requests])  # [B]
         self.k = np.array([request.k for request in requests])  # [B]
         self.beam = np.array([max(request.beam, request.k) for request in requests])  # [B]
+        self.looking_ahead = [
+            b for b, one in enumerate(requests) if one.look_ahead and one.allowed.bitmap is not None
+        ]
         self.allowed = AllowedBatch([request.allowed for request in requests], len(trie))
+        self.values = Values(
+            [request.prior for request in requests],
+            [request.sample_seed for request in requests],
+            self.allowed,
+            len(trie),
+        )
         prefilled = decoder.prefill([request.prompt for request in requests])
         self.states = prefilled.states
+        self.prompt_hidden: Hidden = prefilled.hidden  # [B, H]
         self.hidden: Hidden = prefilled.hidden  # one row per prefix of the frontier
         self.slots = np.zeros(len(requests), np.int64)  # [B] tokens fed so far
         self.expansions = np.zeros(len(requests), np.int64)  # [B]
         self.model_calls = 1
-        self.finished = Finished(len(requests))
+        self.finished = [Finished(request.k, trie.item_at_rank, request.caps) for request in requests]
 
     @property
     def size(self) -> int:
         """B, the number of requests."""
         return len(self.k)
 
-    def edge_scores(self, places: Places, children: Children) -> Float64Array:
-        """float64[E]: log-probability of each edge below the frontier, at most 0."""
+    def root(self) -> Prefixes:
+        """The first frontier: every request at its prompt."""
+        score = np.zeros(self.size)
+        value = self.values.of_root(score)
+        prompt = np.full(self.size, PROMPT_SLOT)
+        return Prefixes(np.arange(self.size), self.walk.root(self.size), score, value, prompt)
+
+    def edge_scores(self, hidden: Hidden, places: Places, children: Children) -> Float64Array:
+        """float64[E]: the model's log-probability of each edge below places, at most 0.
+
+        ``hidden`` holds one row per place.
+        """
         if not len(children.row):
             return np.zeros(0)
-        logits = self.decoder.edge_logits(self.hidden, children.row, children.token)
+        logits = self.decoder.edge_logits(hidden, children.row, children.token)
         if self.normalize == "catalog":
             return log_softmax_by_row(logits, children.row)
-        normalizer = self.decoder.log_normalizer(self.hidden, places.depth)
+        normalizer = self.decoder.log_normalizer(hidden, places.depth)
         return np.minimum(logits.astype(np.float64) - normalizer[children.row], 0.0)
+
+    def next_slots(self, request: Int64Array) -> Int64Array:
+        """int64[R]: the slots that tokens fed next will get; ``request`` is non-decreasing."""
+        return self.slots[request] + _place_in_group(request)
 
     def feed(self, request: Int64Array, token: IntArray, parent: Int64Array) -> tuple[Hidden, Int64Array]:
         """Feed tokens; their hidden rows and their slot numbers, both [R]. ``request`` is non-decreasing."""
-        slot = self.slots[request] + _place_in_group(request)
+        slot = self.next_slots(request)
         hidden = self.decoder.extend(self.states, request, token, parent)
         self.slots += np.bincount(request, minlength=self.size)
         self.model_calls += 1
         return hidden, slot
 
-    def finish(self, request: Int64Array, places: Places, score: Float64Array) -> None:
-        """Record every allowed item below finished places; m items on one path share its probability."""
-        if not len(request):
-            return
-        start = self.walk.start(places)
-        count = places.end - start
+    def below(self, parents: Prefixes, children: Children) -> Below:
+        """Where children of prefixes stand."""
+        places = children.places
+        request = parents.request[children.row]
+        return Below(request, children.row, self.walk.start(places), places.end, places.node)
+
+    def items_of(self, paths: Prefixes) -> tuple[Int64Array, FoundItems]:
+        """Requests (non-decreasing) and items of finished paths; m items on one path share its probability."""
+        start = self.walk.start(paths.places)
+        count = paths.places.end - start
         rank = ragged_positions(start, count)
-        request, score = np.repeat(request, count), np.repeat(score - np.log(count), count)
-        keep = self.allowed.count(request, rank, rank + 1) > 0
-        self.finished.add(request[keep], rank[keep], score[keep])
+        row = np.repeat(np.arange(len(paths)), count)
+        below = Below(paths.request[row], row, rank, rank + 1, self.trie.nodes + rank)
+        score = paths.score[row] + self.values.mix(-np.log(count)[row], below)
+        return below.request, FoundItems(rank, score, self.values.of(score, paths.value, below))
+
+    def finish(self, paths: Prefixes, *, ahead: bool = False) -> None:
+        """Record every allowed item of finished paths; ``ahead`` where the search may find them again."""
+        if not len(paths):
+            return
+        request, items = self.items_of(paths)
+        keep = np.flatnonzero(self.allowed.count(request, items.rank, items.rank + 1) > 0)
+        request, items = request[keep], items.take(keep)
+        bounds = np.searchsorted(request, np.arange(self.size + 1))
+        for b in np.unique(request).tolist():
+            found = items.take(slice(bounds[b], bounds[b + 1]))
+            if ahead:
+                self.finished[b].add_ahead(found)
+            else:
+                self.finished[b].add(found)
 
     def results(self, bound: Float64Array) -> list[SearchResult]:
         """The k best finished items of every request; ``bound`` float64[B] tops whatever was left out."""
         results = []
-        for b in range(self.size):
-            rank, score = self.finished.of(b)
-            row = self.trie.item_at_rank[rank]
-            best = np.lexsort((row, -score))[: self.k[b]]
-            scores = score[best]
-            certified = int(np.searchsorted(-scores, -bound[b], side="left"))
+        for b, request in enumerate(self.requests):
+            best = self.finished[b].best()
+            scores = best.value if request.sample_seed is None else best.score
+            certified = int(np.searchsorted(-best.value, -bound[b], side="left"))
             results.append(
-                SearchResult(rank[best], scores, certified, int(self.expansions[b]), self.model_calls)
+                SearchResult(best.rank, scores, certified, int(self.expansions[b]), self.model_calls)
             )
         return results
-
-
-class Finished:
-    """Finished items of B requests: only ever the best k of each need to stay."""
-
-    def __init__(self, requests: int) -> None:
-        self._rank: list[list[Int64Array]] = [[] for _ in range(requests)]
-        self._score: list[list[Float64Array]] = [[] for _ in range(requests)]
-
-    def add(self, request: Int64Array, rank: Int64Array, score: Float64Array) -> None:
-        """Append items; ``request`` is non-decreasing."""
-        present = np.unique(request)
-        bounds = np.searchsorted(request, np.append(present, len(self._rank)))
-        for b, low, high in zip(present, bounds[:-1], bounds[1:], strict=True):
-            self._rank[b].append(rank[low:high])
-            self._score[b].append(score[low:high])
-
-    def of(self, request: int) -> tuple[Int64Array, Float64Array]:
-        """Ranks and scores of one request, in the order they came."""
-        return (
-            np.concatenate(self._rank[request] or [np.zeros(0, np.int64)]),
-            np.concatenate(self._score[request] or [np.zeros(0)]),
-        )
-
-    def kth_best(self, request: int, k: int) -> float:
-        """Score of the k-th best item, -inf where fewer are finished."""
-        _, score = self.of(request)
-        if len(score) < k:
-            return -np.inf
-        self._keep_ties_of_best(request, k)
-        return float(-np.partition(-score, k - 1)[k - 1])
-
-    def _keep_ties_of_best(self, request: int, k: int) -> None:
-        """Forget what can no longer be among the best k; equal scores stay, their order is by row."""
-        rank, score = self.of(request)
-        if len(score) <= 4 * k:
-            return
-        keep = score >= -np.partition(-score, k - 1)[k - 1]
-        self._rank[request], self._score[request] = [rank[keep]], [score[keep]]
 
 
 def log_softmax_by_row(logits: Float32Array, row: Int64Array) -> Float64Array:
@@ -174,26 +196,6 @@ def log_softmax_by_row(logits: Float32Array, row: Int64Array) -> Float64Array:
     wide -= np.maximum.reduceat(wide, first)[run]
     wide -= np.log(np.add.reduceat(np.exp(wide), first))[run]
     return np.minimum(wide, 0.0)
-
-
-def best_per_request(request: Int64Array, score: Float64Array, limit: Int64Array) -> IntArray:
-    """Positions of each request's best ``limit[b]`` rows, ascending; ties go to the earlier row.
-
-    ``request`` is int[R], non-decreasing.
-    """
-    kept = []
-    bounds = np.searchsorted(request, np.arange(len(limit) + 1))
-    for low, high, most in zip(bounds[:-1], bounds[1:], limit, strict=True):
-        if high - low <= most or most == 0:
-            kept.append(np.arange(low, high if most else low))
-            continue
-        part = score[low:high]
-        threshold = np.partition(part, len(part) - most)[len(part) - most]
-        above = part > threshold
-        ties = np.flatnonzero(part == threshold)[: most - int(above.sum())]
-        above[ties] = True
-        kept.append(low + np.flatnonzero(above))
-    return np.concatenate(kept or [np.zeros(0, np.int64)])
 
 
 def _place_in_group(group: Int64Array) -> Int64Array:

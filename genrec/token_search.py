@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from genrec.leaf_search import Prefixes
-from genrec.search_batch import SearchBatch, SearchResult, best_per_request
+from genrec.prefixes import Prefixes, best_per_request
+from genrec.search_batch import SearchBatch, SearchResult
 from index.types import BoolArray, Float64Array, Int64Array
 from index.walk import Children, Places
 
@@ -23,9 +23,7 @@ class TokenSearch(SearchBatch):
         """Step until every request has stopped."""
         bound = np.full(self.size, -np.inf)
         finished_paths: list[list[float]] = [[] for _ in range(self.size)]
-        frontier = Prefixes(
-            np.arange(self.size), self.walk.root(self.size), np.zeros(self.size), np.full(self.size, -1)
-        )
+        frontier = self.root()
         while len(frontier):
             candidates, token = self._expand(frontier)
             length = self.trie.path_length(self.walk.start(candidates.places))
@@ -49,19 +47,20 @@ class TokenSearch(SearchBatch):
             if not len(chosen):
                 break
             self.hidden, slot = self.feed(chosen.request, token[running], chosen.parent)
-            frontier = Prefixes(chosen.request, chosen.places, chosen.score, slot)
+            frontier = Prefixes(chosen.request, chosen.places, chosen.score, chosen.score, slot)
         return self.results(bound)
 
     def _expand(self, frontier: Prefixes) -> tuple[Prefixes, Int64Array]:
         """All next tokens of the frontier that lead to an allowed item, and those tokens."""
         self.expansions += np.bincount(frontier.request, minlength=self.size)
         children = self._children(frontier.places)
-        score = frontier.score[children.row] + self.edge_scores(frontier.places, children)
+        score = frontier.score[children.row] + self.edge_scores(self.hidden, frontier.places, children)
         request = frontier.request[children.row]
         start = self.walk.start(children.places)
         live = self.allowed.count(request, start, children.places.end) > 0
-        row = children.row[live]
-        candidates = Prefixes(request[live], children.places.take(live), score[live], frontier.parent[row])
+        parent = frontier.parent[children.row[live]]
+        score = score[live]
+        candidates = Prefixes(request[live], children.places.take(live), score, score, parent)
         return candidates, np.asarray(children.token[live], np.int64)
 
     def _children(self, places: Places) -> Children:
@@ -80,7 +79,7 @@ class TokenSearch(SearchBatch):
         return Children(row[order], np.concatenate([inner.token, token])[order], below)
 
     def _finish_paths(self, ending: Prefixes, finished_paths: list[list[float]]) -> None:
-        self.finish(ending.request, ending.places, ending.score)
+        self.finish(ending)
         for b, score in zip(ending.request.tolist(), ending.score.tolist(), strict=True):
             finished_paths[b] = sorted([*finished_paths[b], score], reverse=True)[: self.beam[b]]
 

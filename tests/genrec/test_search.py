@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genrec.prefixes import best_per_request
 from genrec.search import SearchRequest, search
-from genrec.search_batch import best_per_request, log_softmax_by_row
+from genrec.search_batch import log_softmax_by_row
 from index.errors import RequestError
 from index.item_filter import Allowed
 from index.trie import TokenTrie, build_trie

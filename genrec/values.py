@@ -1,0 +1,115 @@
+"""Values: what prefixes and items are worth to their request, beyond the model's score.
+
+Priors and sampling live here, one request at a time, so that a request without them pays nothing: its value
+*is* its score. It knows ranges of ranks, no model and no trie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from genrec.prior import Prior, best_in_ranges
+from genrec.sampling import gumbel_noise, values_below
+from index.item_filter import AllowedBatch
+from index.types import BoolArray, Float64Array, Int64Array
+
+
+@dataclass(frozen=True, slots=True)
+class Below:
+    """E prefixes or items that together split the rank ranges of the prefixes they lie below."""
+
+    request: Int64Array  # [E] non-decreasing
+    row: Int64Array  # [E] which parent; non-decreasing
+    start: Int64Array  # [E] first rank
+    end: Int64Array  # [E] one past the last rank
+    key: Int64Array  # [E] names a prefix or item within the trie, for its noise
+
+
+class Values:
+    """What B requests add to the model's score.
+
+    Args:
+        priors: one per request, or None.
+        seeds: one per request, or None where it asks for a ranking and not for a sample.
+        allowed: what the requests may get.
+        items: N.
+    """
+
+    def __init__(
+        self,
+        priors: Sequence[Prior | None],
+        seeds: Sequence[int | None],
+        allowed: AllowedBatch,
+        items: int,
+    ) -> None:
+        active = {b: prior for b, prior in enumerate(priors) if prior is not None and prior.weight}
+        self._seed = {b: seed for b, seed in enumerate(seeds) if seed is not None}
+        self._mixture = {b: prior for b, prior in active.items() if prior.kind == "mixture"}
+        self._bonus: dict[int, Float64Array] = {}  # [N], -inf where not allowed: bounds count what may come
+        self._candidates: dict[int, Int64Array] = {}  # ranks to score beside the beam
+        for b, prior in active.items():
+            may_come = mask_of(allowed, b, items)
+            if prior.kind == "additive":
+                self._bonus[b] = np.where(may_come, prior.bonus, -np.inf)
+            if prior.candidates and b not in self._seed:
+                self._candidates[b] = _best_ranks(np.where(may_come, prior.bonus, -np.inf), prior.candidates)
+
+    def candidates(self) -> tuple[Int64Array, Int64Array]:
+        """Requests (non-decreasing) and ranks of the items that priors want scored whatever the beam finds."""
+        parts = self._candidates
+        request = np.repeat(np.array(list(parts), np.int64), [len(ranks) for ranks in parts.values()])
+        return request, np.concatenate([*parts.values(), np.zeros(0, np.int64)])
+
+    def of_root(self, score: Float64Array) -> Float64Array:
+        """float64[B]: what the prompts are worth; ``score`` (zeros) itself where that is all."""
+        if not self._bonus and not self._seed:
+            return score
+        value = score.copy()
+        for b, bonus in self._bonus.items():
+            value[b] = bonus.max(initial=-np.inf)
+        for b, seed in self._seed.items():
+            value[b] = gumbel_noise(seed, np.zeros(1, np.int64))[0]
+        return value
+
+    def mix(self, log_probability: Float64Array, below: Below) -> Float64Array:
+        """float64[E]: the step's log-probabilities, mixed where a request has a mixture prior."""
+        for b, prior in self._mixture.items():
+            rows = slice(*np.searchsorted(below.request, (b, b + 1)))
+            log_probability[rows] = prior.mixed(
+                log_probability[rows], below.row[rows], below.start[rows], below.end[rows]
+            )
+        return log_probability
+
+    def of(self, score: Float64Array, parent_value: Float64Array, below: Below) -> Float64Array:
+        """float64[E]: what prefixes or items are worth; ``score`` itself where that is all.
+
+            Args:
+        XX            below: where they stand.
+        """
+        if not self._bonus and not self._seed:
+            return score
+        value = score.copy()
+        for b, bonus in self._bonus.items():
+            rows = slice(*np.searchsorted(below.request, (b, b + 1)))
+            value[rows] += best_in_ranges(bonus, below.start[rows], below.end[rows])
+        for b, seed in self._seed.items():
+            rows = slice(*np.searchsorted(below.request, (b, b + 1)))
+            row = below.row[rows]
+            noise = gumbel_noise(seed, below.key[rows])
+            value[rows] = values_below(score[rows], row, parent_value[row], noise)
+        return value
+
+
+def mask_of(allowed: AllowedBatch, request: int, items: int) -> BoolArray:
+    """bool[N]: the ranks a request may get."""
+    rank = np.arange(items)
+    return np.asarray(allowed.count(np.full(items, request), rank, rank + 1) > 0)
+
+
+def _best_ranks(worth: Float64Array, most: int) -> Int64Array:
+    """The best ``most`` ranks that are worth more than -inf, ascending."""
+    rank = np.argpartition(-worth, most)[:most] if most < len(worth) else np.arange(len(worth))
+    return np.sort(rank[worth[rank] > -np.inf])
