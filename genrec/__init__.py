@@ -45,6 +45,7 @@ from index.errors import GenrecError  # noqa: E402
 from index.histories import Cases, Histories  # noqa: E402
 from index.history_readers import read_interactions  # noqa: E402
 from index.item_index import ItemIndex, load_index  # noqa: E402
+from index.maintenance import add_items, compact, remove_items  # noqa: E402
 
 __all__ = [
     "Cases",
@@ -57,8 +58,11 @@ __all__ = [
     "Recommendation",
     "RecommendedItem",
     "Recommender",
+    "add_items",
     "build_index",
+    "compact",
     "load_index",
     "read_catalog",
     "read_interactions",
+    "remove_items",
 ]

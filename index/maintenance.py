@@ -2,11 +2,13 @@
 
 ::
 
-    add_items     new rows behind the old ones, coded by the frozen codebooks; the trie is built again, which
-                  takes about a second per million items
+    add_items     new rows behind the old ones, coded by the frozen codebooks; trie and BM25 are built again
     remove_items  a mark on the row (a tombstone): the row, its codes and the trie stay, no search returns it
     compact       marked rows are dropped, the others renumbered; the trie is that of a full rebuild from the
                   remaining items and their codes
+
+Adding and compacting cost what BM25 costs, about 0.1 ms per item of the catalog (the trie: under 1 µs); removing
+costs next to nothing. On 9,125 films: 1.0 s, 0.6 s, and 8 ms, and 0.35 s to save.
 
 A model goes on working through all three: it speaks codes, and no item's codes are ever changed. Between
 remove and compact the normaliser of a search still runs over the removed items, so nobody else's score moves

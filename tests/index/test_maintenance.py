@@ -16,13 +16,15 @@ from index.artifact import open_artifact, writing_artifact
 from index.build import IndexSettings, build_index
 from index.catalog import Catalog
 from index.errors import CatalogError, IdentifierError, IndexFormatError
+from index.histories import Histories, leave_one_out
 from index.item_index import Changes, ItemIndex, load_index
+from index.leakage import leaked
 from index.maintenance import add_items, compact, read_new_items, remove_items
 from index.semantic_ids import level_tokens
 from index.trie import build_trie
 from tests.fake_decoder import FakeDecoder, item_prompt
 from tests.reference import score_all
-from tests.toy import ITEMS, toy_catalog, toy_index
+from tests.toy import ITEMS, toy_catalog, toy_histories, toy_index
 
 FRAME = toy_catalog().frame
 IDS = FRAME["item_id"].to_list()
@@ -254,6 +256,23 @@ def test_an_index_saved_before_removal_existed_still_opens(index, tmp_path):
         index.save_files(files)
         (files / "removed.npy").unlink()
     assert load_index(tmp_path / "old.index").removed.tolist() == []
+
+
+def test_what_was_trained_on_is_known_as_such_after_any_change():
+    """Leakage goes by ids: neither new rows nor renumbered ones make a trained event look fresh."""
+    histories, ids = toy_histories(), toy_catalog().item_ids
+    everything = toy_index(holdout="none")
+    changed = compact(remove_items(add_items(everything, new_items()), ["i0", "i9"]))
+    rows = changed.catalog.rows_of([ids[row] for row in histories.items])
+    user = np.repeat(np.arange(len(histories)), histories.lengths)[rows >= 0]
+    offsets = np.searchsorted(user, np.arange(len(histories) + 1))
+    still_known = Histories(histories.user_ids, offsets, rows[rows >= 0], None)
+    cases = leave_one_out(still_known, "test")
+    assert len(cases) > 100
+    assert leaked(cases, still_known.user_ids, changed.catalog.item_ids, changed.trained_events).all()
+    assert not leaked(
+        cases, still_known.user_ids, changed.catalog.item_ids[::-1], changed.trained_events
+    ).all()
 
 
 @pytest.mark.parametrize("rows", [[1, 1], [5, 2], [ITEMS], [-1]])
