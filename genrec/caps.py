@@ -72,10 +72,8 @@ class Room:
         """bool[E]: ranges ``start .. end - 1`` with an item that fits beside the ranks ``taken``."""
         full = self._caps.full(taken)
         if self._full is None or not np.array_equal(full, self._full):
-            closed: BoolArray = np.append(full, False)[self._caps.labels].any(
-                axis=1
-            )  # -1 reads the appended False
+            is_full = np.append(full, False)[self._caps.labels]  # [N, F]; label -1 reads the appended False
             self._full = full
-            self._count = np.zeros(len(closed) + 1, np.int64)
-            np.cumsum(self._may_come & ~closed, out=self._count[1:])
+            self._count = np.zeros(len(is_full) + 1, np.int64)
+            np.cumsum(self._may_come & ~np.any(is_full, axis=1), out=self._count[1:])
         return np.asarray(self._count[end] > self._count[start])

@@ -38,6 +38,34 @@ def score_all(
     return np.array(scores)
 
 
+def score_all_mixed(
+    decoder: FakeDecoder, prompt_seed: int, paths: Sequence[Sequence[int]], prior: np.ndarray, weight: float
+) -> np.ndarray:
+    """float64[N]: log-probability of every row, each step mixed with the prior's share (float[N] by row)."""
+    scores = np.zeros(len(paths))
+
+    def go_down(rows: list[int], depth: int, log_p: float) -> None:
+        mass = prior[rows].sum()
+        if all(len(paths[row]) == depth for row in rows):
+            for row in rows:
+                share = prior[row] / mass if mass > 0 else 1 / len(rows)
+                scores[row] = log_p + np.log((1 - weight) / len(rows) + weight * share)
+            return
+        below: dict[int, list[int]] = {}
+        for row in rows:
+            below.setdefault(int(paths[row][depth]), []).append(row)
+        tokens = sorted(below)
+        prefix = tuple(int(token) for token in paths[rows[0]][:depth])
+        logits = decoder.logits(prompt_seed, prefix).astype(np.float64)[tokens]
+        model = np.exp(logits) / np.exp(logits).sum()
+        for token, p in zip(tokens, model, strict=True):
+            share = prior[below[token]].sum() / mass if mass > 0 else p
+            go_down(below[token], depth + 1, log_p + np.log((1 - weight) * p + weight * share))
+
+    go_down(list(range(len(paths))), 0, 0.0)
+    return scores
+
+
 def best_rows(scores: np.ndarray, k: int, allowed: np.ndarray | None = None) -> list[int]:
     """The k best allowed rows, ties by row."""
     rows = np.arange(len(scores)) if allowed is None else np.flatnonzero(allowed)
