@@ -70,3 +70,17 @@ def best_rows(scores: np.ndarray, k: int, allowed: np.ndarray | None = None) -> 
     """The k best allowed rows, ties by row."""
     rows = np.arange(len(scores)) if allowed is None else np.flatnonzero(allowed)
     return [int(r) for r in rows[np.lexsort((rows, -scores[rows]))][:k]]
+
+
+def best_rows_under_caps(
+    scores: np.ndarray, k: int, allowed: np.ndarray, labels: Sequence[Sequence[int]], most: Sequence[int]
+) -> list[int]:
+    """Rows taken one by one, best first, each only if none of its labels is full. ``labels`` go by row."""
+    taken: list[int] = []
+    count = [0] * len(most)
+    for row in best_rows(scores, len(scores), allowed):
+        if len(taken) < k and all(count[label] < most[label] for label in labels[row]):
+            taken.append(row)
+            for label in labels[row]:
+                count[label] += 1
+    return taken
