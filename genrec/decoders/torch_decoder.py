@@ -1,7 +1,8 @@
 """TorchDecoder: the :class:`~genrec.decoders.base.Decoder` contract over any Hugging Face causal LM.
 
-Body, embedding and head are taken apart: embeddings are looked up here, the model's body runs with our mask
-and positions, and the head is evaluated only for the tokens asked for. All live prefixes of a request stand
+Body, embedding and head are taken apart: embeddings are looked up here, the body
+(:mod:`genrec.decoders.model_body`) runs with our mask and positions, and the head
+(:mod:`genrec.decoders.output_head`) is evaluated only for the tokens asked for. All live prefixes of a request stand
 on the sequence axis behind its prompt; an additive mask lets each token see the prompt, its ancestors and
 itself, and its position is prompt length + token depth. This module knows no trie, no items and no scores.
 """
@@ -18,18 +19,15 @@ import torch
 
 from genrec.decoders.base import PROMPT_SLOT, Hidden, Prefilled, Prompt, State, Tokens
 from genrec.decoders.kv_cache import StepCache, TorchState
-from genrec.decoders.tree_mask import RaggedRows, prompt_mask, tree_mask
+from genrec.decoders.model_body import body_of
+from genrec.decoders.output_head import OutputHead, numpy_of
+from genrec.decoders.tree_mask import RaggedRows, tree_mask
 from index.errors import DecoderError
-from index.types import BoolArray, Float32Array, Int64Array, IntArray
+from index.types import Float32Array, Int64Array, IntArray
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Floats that one temporary of the head may take: 32 MB, small enough for the allocator to reuse.
-_CHUNK_FLOATS = 2**23
-# Gathering a row of the head costs as much as multiplying it with this many hidden rows. Measured: one CPU
-# thread, hidden 256 and 768, vocabulary 4k and 32k; 20 rows of 256 shared children take 0.1 ms instead of 0.9.
-_GATHER_COST = 20
 # What a body must take for prefixes to stand side by side. Models that place a token by its column instead
 # (ALiBi) have no `position_ids`.
 _BODY_ARGUMENTS = ("inputs_embeds", "position_ids", "attention_mask", "past_key_values")
@@ -62,12 +60,11 @@ class TorchDecoder:
             model.to(device)  # type: ignore[arg-type]
         model.train(False)
         _check_architecture(model)
-        self._body: torch.nn.Module = model.base_model
+        self._body = body_of(model)
         self._embedding: torch.nn.Module = model.get_input_embeddings()
         head = _head(model)
-        self._head: torch.Tensor = head.weight.detach()  # [V, H]
         bias: torch.Tensor | None = getattr(head, "bias", None)
-        self._bias: torch.Tensor | None = None if bias is None else bias.detach()  # [V]
+        self._head = OutputHead(head.weight.detach(), None if bias is None else bias.detach())
         self._max_positions = _max_positions(model.config)
         if not 0 <= token_offset < self.vocabulary:
             raise DecoderError(f"expected 0 <= token_offset < {self.vocabulary}, got {token_offset}")
@@ -89,7 +86,7 @@ class TorchDecoder:
     @property
     def vocabulary(self) -> int:
         """V, the rows of the head."""
-        return len(self._head)
+        return self._head.vocabulary
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Prompt]) -> Prefilled:
@@ -108,12 +105,10 @@ class TorchDecoder:
         self._check_positions(int(length.max()) - 1)
         rows = RaggedRows(np.repeat(np.arange(len(prompts)), length))
         states = [TorchState() for _ in prompts]
-        hidden = self._run(states, rows, ids, rows.column, prompt_mask(rows))
+        hidden = self._body.prefill(self._embed(rows, ids), rows, StepCache(states, rows.count.tolist()))
         for state, prompt_length in zip(states, length, strict=True):
             state.prompt_length = int(prompt_length)
-        return Prefilled(
-            list[State](states), _array(hidden[torch.arange(len(prompts)), torch.from_numpy(length - 1)])
-        )
+        return Prefilled(list[State](states), numpy_of(hidden))
 
     @torch.inference_mode()
     def extend(self, states: Sequence[State], request: IntArray, token: IntArray, parent: IntArray) -> Hidden:
@@ -139,10 +134,11 @@ class TorchDecoder:
         sees, depth = tree_mask(prompt_length, [state.parent for state in used], rows, parents)
         position = prompt_length[rows.request] + depth
         self._check_positions(int(position.max()))
-        hidden = self._run(used, rows, ids, position, sees)
+        cache = StepCache(used, rows.count.tolist())
+        hidden = self._body.extend(self._embed(rows, ids), rows.pad(position), sees, cache)
         for state, grown in zip(used, rows.split(parents), strict=True):
             state.parent = np.concatenate([state.parent, grown])
-        return _array(hidden[torch.from_numpy(rows.request), torch.from_numpy(rows.column)])
+        return numpy_of(hidden[torch.from_numpy(rows.request), torch.from_numpy(rows.column)])
 
     @torch.inference_mode()
     def edge_logits(self, hidden: Hidden, row: IntArray, token: IntArray) -> Float32Array:
@@ -153,81 +149,25 @@ class TorchDecoder:
         """
         ids = np.asarray(token, np.int64) + self.token_offset
         self._check_tokens(ids)
-        rows = np.asarray(row, np.int64)
-        result = np.empty(len(ids), np.float32)
-        states = self._on_device(hidden)
-        step = max(1, _CHUNK_FLOATS // self._head.shape[1])
-        for begin in range(0, len(ids), step):
-            chunk = slice(begin, begin + step)
-            result[chunk] = _array(self._edge_logits(states, rows[chunk], ids[chunk]))
-        return result
+        return self._head.edge_logits(self._on_device(hidden), np.asarray(row, np.int64), ids)
 
     @torch.inference_mode()
     def log_normalizer(self, hidden: Hidden, depth: IntArray) -> Float32Array:
         """float32[R]: log of the sum of exp(logit) over the whole vocabulary, at any depth."""
-        result = np.empty(len(hidden), np.float32)
-        states = self._on_device(hidden)
-        step = max(1, _CHUNK_FLOATS // self.vocabulary)
-        for begin in range(0, len(hidden), step):
-            chunk = slice(begin, begin + step)
-            result[chunk] = _array(torch.logsumexp(self._logits(states[chunk]).float(), dim=-1))
-        return result
+        return self._head.log_normalizer(self._on_device(hidden))
 
-    def _run(
-        self,
-        states: Sequence[TorchState],
-        rows: RaggedRows,
-        ids: Int64Array,
-        position: Int64Array,
-        sees: BoolArray,
-    ) -> torch.Tensor:
-        """Run the body over ragged rows; the states' buffers take the new keys and values. [B, Q, H]."""
-        device = self._head.device
-        embedded = self._embedding(torch.from_numpy(rows.pad(ids)).to(device))
-        visible = torch.from_numpy(sees).to(device)[:, None]  # [B, 1, Q, past + Q]
-        mask = torch.zeros(visible.shape, dtype=embedded.dtype, device=device)
-        mask.masked_fill_(~visible, torch.finfo(embedded.dtype).min)
-        output = self._body(
-            inputs_embeds=embedded,
-            position_ids=torch.from_numpy(rows.pad(position)).to(device),
-            attention_mask=mask,
-            past_key_values=StepCache(states, rows.count.tolist()),
-            use_cache=True,
-        )
-        hidden: torch.Tensor = output.last_hidden_state
-        return hidden
-
-    def _edge_logits(self, hidden: torch.Tensor, row: Int64Array, ids: Int64Array) -> torch.Tensor:
-        """One dot product per edge, or, where many rows share tokens, one product of all rows and tokens."""
-        needed = np.zeros(self.vocabulary, bool)
-        needed[ids] = True
-        distinct = np.flatnonzero(needed)
-        first, end = int(row.min()), int(row.max()) + 1
-        edges = torch.from_numpy(ids).to(hidden.device)
-        rows = torch.from_numpy(row - first).to(hidden.device)
-        hidden = hidden[first:end]
-        if len(distinct) * (end - first + _GATHER_COST) > _GATHER_COST * len(ids):
-            logits: torch.Tensor = torch.linalg.vecdot(
-                hidden.index_select(0, rows), self._head.index_select(0, edges)
-            )
-        else:
-            place = np.empty(self.vocabulary, np.int64)
-            place[distinct] = np.arange(len(distinct))
-            head = self._head.index_select(0, torch.from_numpy(distinct).to(hidden.device))
-            logits = (hidden @ head.T)[rows, torch.from_numpy(place[ids]).to(hidden.device)]
-        return logits if self._bias is None else logits + self._bias[edges]
-
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[R, V], all of them."""
-        return torch.nn.functional.linear(hidden, self._head, self._bias)
+    def _embed(self, rows: RaggedRows, ids: Int64Array) -> torch.Tensor:
+        """[B, Q, H]."""
+        embedded: torch.Tensor = self._embedding(torch.from_numpy(rows.pad(ids)).to(self._head.weight.device))
+        return embedded
 
     def _on_device(self, hidden: Hidden) -> torch.Tensor:
         # torch warns of arrays that may not be written; such a one is copied.
         array = np.require(hidden, np.float32, ["C", "W"])
-        return torch.from_numpy(array).to(self._head.device, self._head.dtype)
+        return torch.from_numpy(array).to(self._head.weight.device, self._head.weight.dtype)
 
     def _no_hidden(self) -> Hidden:
-        return np.empty((0, self._head.shape[1]), np.float32)
+        return np.empty((0, self._head.weight.shape[1]), np.float32)
 
     def _check_tokens(self, ids: Int64Array) -> None:
         if len(ids) and not 0 <= ids.min() <= ids.max() < self.vocabulary:
@@ -248,15 +188,15 @@ class TorchDecoder:
         """Compare logits over a tree of two branches with the model's own over each branch."""
         prompt = np.arange(3) % self.vocabulary
         branch = np.array([[3, 4], [5, 6]]) % self.vocabulary
-        tolerance = _TOLERANCE if self._head.dtype == torch.float32 else _HALF_TOLERANCE
+        tolerance = _TOLERANCE if self._head.weight.dtype == torch.float32 else _HALF_TOLERANCE
         prefilled = self.prefill([(Tokens(prompt),)])
         first = self.extend(prefilled.states, np.zeros(2, np.int64), branch[:, 0], np.array([-1, -1]))
         second = self.extend(prefilled.states, np.zeros(2, np.int64), branch[:, 1], np.array([0, 1]))
         for b in range(2):
-            path = torch.from_numpy(np.concatenate([prompt, branch[b]]))[None].to(self._head.device)
+            path = torch.from_numpy(np.concatenate([prompt, branch[b]]))[None].to(self._head.weight.device)
             own = model(input_ids=path, use_cache=False).logits[0, -3:].float()
             hidden = np.stack([prefilled.hidden[0], first[b], second[b]])
-            error = float((own - self._logits(self._on_device(hidden)).float()).abs().max())
+            error = float((own - self._head.logits(self._on_device(hidden)).float()).abs().max())
             error /= max(1.0, float(own.abs().max()))
             if not error <= tolerance:  # not `>`: it may be no number at all
                 raise DecoderError(
@@ -342,9 +282,3 @@ def _check_parents(states: Sequence[TorchState], rows: RaggedRows, parent: Int64
             f"expected the parent of slot {slot[row]} to be an earlier slot of its request, or {PROMPT_SLOT} "
             f"for the prompt, got {parent[row]}"
         )
-
-
-def _array(tensor: torch.Tensor) -> Float32Array:
-    """The same numbers for numpy; on a CPU in float32 the same memory."""
-    array: Float32Array = tensor.float().cpu().numpy()
-    return array

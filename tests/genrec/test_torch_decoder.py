@@ -274,7 +274,7 @@ def test_scoring_in_chunks_changes_nothing(decoder: TorchDecoder, monkeypatch: p
         decoder.edge_logits(hidden, row, token),
         decoder.log_normalizer(hidden, ints(*range(7))),
     )
-    monkeypatch.setattr("genrec.decoders.torch_decoder._CHUNK_FLOATS", 100)
+    monkeypatch.setattr("genrec.decoders.output_head._CHUNK_FLOATS", 100)
     np.testing.assert_allclose(decoder.edge_logits(hidden, row, token), edges, atol=1e-5)
     np.testing.assert_allclose(decoder.log_normalizer(hidden, ints(*range(7))), normalizer, atol=1e-5)
 
