@@ -66,11 +66,6 @@ class Allowed:
     bitmap: RankBitmap | None = None  # None allows all
     excluded: Int64Array = field(default_factory=lambda: _NOTHING)  # ranks, ascending, distinct
 
-    @property
-    def prefix(self) -> RankBitmap | None:
-        """The bitmap under its former name."""
-        return self.bitmap
-
     @staticmethod
     def build(mask: BoolArray | None = None, excluded: IntArray | None = None) -> Allowed:
         """From a bitmap over ranks (bool[N], None allows all) and ranks to leave out (any order)."""
