@@ -6,6 +6,8 @@ cache); later processes load it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -60,8 +62,8 @@ class NumbaStep:
             np.ascontiguousarray(rules.look_ahead, np.bool_),
             bool(rules.catalog),
         )
-        # The leading arguments of every step, in its order.
-        self._bound: tuple[Any, ...] = (self._token, *indices, *filters, *limits)
+        step: Callable[..., Any] = fused_step
+        self._step = partial(step, self._token, *indices, *filters, *limits)
 
     def edges(self, node: Int64Array) -> Edges:
         """See :class:`~genrec.kernels.step.StepKernel`."""
@@ -77,8 +79,7 @@ class NumbaStep:
     ) -> StepResult:
         """See :class:`~genrec.kernels.step.StepKernel`."""
         return StepResult(
-            *fused_step(
-                *self._bound,
+            *self._step(
                 request,
                 places.node,
                 places.end,
