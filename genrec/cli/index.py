@@ -70,7 +70,8 @@ def build(
     holdout: Annotated[
         Holdout,
         typer.Option(
-            help="Keep the last two events of every user for validation and test; 'none' for production."
+            help="Kept for validation and test: the last two events of every user, or the last fifth in time; "
+            "'none' for production."
         ),
     ] = _DEFAULTS.holdout,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = _DEFAULTS.seed,

@@ -145,5 +145,5 @@ def _refuse_leakage(cases: Cases, histories: Histories, item_ids: list[str], tra
         raise LeakageError(
             f"expected a bundle that has not seen the events it is measured on, got one trained on {guilty:,} "
             f"of {len(cases):,}; build the index and train with the hold-out that matches --split "
-            f"(last-two for leave-one-out), or evaluate on other users"
+            f"(last-two for leave-one-out, temporal for temporal), or evaluate on other users"
         )

@@ -21,9 +21,9 @@ from genrec.recommender import Recommender
 from genrec.search import Normalize
 from genrec.tasks import TaskDefaults
 from genrec.training.pretrain import Progress, TrainSettings, train_native
-from index.build import training_part
+from index.build import Holdout, training_part
 from index.errors import TrainingError
-from index.histories import Cases, Histories, leave_one_out
+from index.histories import Cases, Histories, leave_one_out, temporal_split
 from index.item_index import SEMANTIC_ID, ItemIndex
 from index.leakage import event_hashes
 
@@ -79,7 +79,7 @@ def train_bundle(
             f"histories need three events or more, or build the index with --holdout none"
         )
     config = config or NativeConfig(code_sizes=index.level_sizes)
-    cases = None if holdout == "none" else validation_sample(histories, settings.seed)
+    cases = None if holdout == "none" else validation_sample(histories, holdout, settings.seed)
     checkpoint = checkpoint_path(out)
 
     def validate(model: NativeModel) -> dict[str, float]:
@@ -136,9 +136,10 @@ def checkpoint_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.checkpoint.safetensors")
 
 
-def validation_sample(histories: Histories, seed: int) -> Cases:
-    """At most :data:`VALIDATION_USERS` of the last-but-one events, the same for a seed."""
-    cases = leave_one_out(histories, "validation")
+def validation_sample(histories: Histories, holdout: Holdout, seed: int) -> Cases:
+    """At most :data:`VALIDATION_USERS` of the events held out for validation, the same for a seed."""
+    temporal = holdout == "temporal"
+    cases = temporal_split(histories).validation if temporal else leave_one_out(histories, "validation")
     if len(cases) <= VALIDATION_USERS:
         return cases
     chosen = np.random.default_rng(seed).choice(len(cases), VALIDATION_USERS, replace=False)
