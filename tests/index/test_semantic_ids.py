@@ -224,3 +224,9 @@ def test_bad_input_is_told() -> None:
         level_tokens(np.array([[0, 1], [0, 2]]), (2, 2))
     with pytest.raises(IdentifierError, match=r"shape \[N, 3\], got \[1, 2\]"):
         level_tokens(np.array([[0, 1]]), (2, 2, 2))
+
+
+def test_one_level_moves_within_the_whole_codebook() -> None:
+    """With one level every item has the empty prefix; sorting by no column once failed."""
+    one_level = Codebooks(np.array([[0], [10], [20]], np.float32), (3,))
+    assert unique_codes(one_level, points(1, 4, 19), collisions="nearest").tolist() == [[0], [1], [2]]
