@@ -76,12 +76,13 @@ class OpenPrefixes:
         """Leave prefixes out; ``request`` is non-decreasing."""
         gone = self._forgets[prefixes.request]
         np.maximum.at(self._bound, prefixes.request[gone], prefixes.value[gone])
-        for b, kept in self._kept.items():
-            kept.append(prefixes.of(b))
+        for b in np.unique(prefixes.request[~gone]).tolist():
+            self._kept[b].append(prefixes.of(b))
 
     def of(self, request: int) -> Prefixes:
         """Everything left out of a request that may come back to it."""
-        self._kept[request] = [concatenate(self._kept[request])]
+        if len(self._kept[request]) != 1:
+            self._kept[request] = [concatenate(self._kept[request])]
         return self._kept[request][0]
 
     def take_back(self, request: int, index: IntArray) -> Prefixes:
@@ -96,6 +97,8 @@ class OpenPrefixes:
         """Keep no prefix below ``floor``, only the best value among them."""
         everything = self.of(request)
         stays = everything.value >= floor
+        if stays.all():
+            return
         self._bound[request] = max(self._bound[request], everything.value[~stays].max(initial=-np.inf))
         self._kept[request] = [everything.take(stays)]
 

@@ -5,21 +5,24 @@ The story of a request: ids become rows, rows become a prompt, the search walks 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from genrec.bundle import load_bundle
+from genrec.cap_rules import CapRules
 from genrec.decoders.base import Decoder, Items
+from genrec.prior import Prior, PriorKind
 from genrec.search import Normalize, SearchRequest, SearchResult, Synchronize, search
 from genrec.tasks import TaskDefaults
 from index.errors import RequestError
 from index.filter_expression import Where
 from index.item_index import ItemIndex
 from index.item_rules import ItemRules
-from index.types import Int32Array, IntArray, ItemId
+from index.types import FloatArray, Int32Array, IntArray, ItemId
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +32,11 @@ class RecommendedItem:
     item_id: ItemId
     title: str
     rank: int  # 1 is best
-    score: float  # log-probability under the request's normalisation
+    score: float  # log-probability under the request's normalisation, with an additive prior's term on top
     probability: float | None
     """Share of the whole catalog's probability (they sum to one over all items, seen ones included, and removed
     ones until the index is compacted); None under vocabulary normalisation, where the sum over the catalog is
-    below one."""
+    below one, and with an additive prior."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class Recommender:
         self.decoder = decoder
         self.defaults = defaults or TaskDefaults()
         self._rules = ItemRules(index.catalog, index.trie, index.removed)
+        self._cap_rules = CapRules(index.catalog, index.trie)
 
     @classmethod
     def load(cls, path: Path | str, *, verify: bool = False) -> Recommender:
@@ -95,6 +99,10 @@ class Recommender:
         exclude: Sequence[ItemId] = (),
         exact: bool = False,
         max_expansions: int | None = None,
+        max_per: Mapping[str, int] | None = None,
+        prior: Prior | None = None,
+        sample: bool = False,
+        seed: int = 0,
     ) -> Recommendation:
         """The k items most likely to come next after a history.
 
@@ -112,10 +120,17 @@ class Recommender:
             include: only these items are allowed.
             exclude: these items are not.
             exact: go on until the k best are proven. ``beam`` prefixes are then taken up at a time.
-            max_expansions: budget of an exact search, in prefixes.
+            max_expansions: budget of an exact search or a sample, in prefixes.
+            max_per: at most so many items with one value of a field, ``{"brand": 2}``; the best ones by
+                score. A list field counts each of its values.
+            prior: what is known of the items beside the model; :meth:`prior` makes one.
+            sample: draw k items without replacement instead of ranking them, in the model's proportions
+                (catalog scores). Items come in the order drawn.
+            seed: of the sample. The same seed and history draw the same items.
 
         Raises:
-            RequestError: k or beam below 1, a history that is a single string, or an unknown mode.
+            RequestError: k or beam below 1, a history that is a single string, an unknown mode or field of
+                ``max_per``, or wishes that contradict each other (the message says which).
             FilterError: ``where`` is no filter over this catalog.
         """
         return self.recommend_batch(
@@ -130,7 +145,39 @@ class Recommender:
             exclude=exclude,
             exact=exact,
             max_expansions=max_expansions,
+            max_per=max_per,
+            prior=prior,
+            sample=sample,
+            seed=seed,
         )[0]
+
+    def prior(
+        self,
+        values: Mapping[ItemId, float] | FloatArray,
+        weight: float,
+        kind: PriorKind = "mixture",
+        *,
+        candidates: int = 0,
+    ) -> Prior:
+        """What is known of the items beside the model, for any number of calls of :meth:`recommend`.
+
+        Args:
+            values: by item id (others are 0, ids that are not in the catalog are not used), or float[N] in
+                catalog order.
+            weight: how much it counts; below 1 for a mixture.
+            kind: ``"mixture"`` takes the values for a distribution (popularity, clicks) and mixes it into
+                every step; ``"additive"`` adds weight * value to an item's log-probability.
+            candidates: so many of the best items by value are scored whatever the beam finds.
+
+        Raises:
+            RequestError: values that are not finite, one per item, or make no distribution.
+        """
+        if isinstance(values, Mapping):
+            rows = self.index.catalog.rows_of([str(one) for one in values])
+            by_row = np.zeros(len(self.index.catalog))
+            by_row[rows[rows >= 0]] = np.array(list(values.values()), np.float64)[rows >= 0]
+            values = by_row
+        return Prior.of_rows(self.index.trie, values, weight, kind, candidates=candidates)
 
     def recommend_batch(
         self,
@@ -146,6 +193,10 @@ class Recommender:
         exclude: Sequence[ItemId] = (),
         exact: bool = False,
         max_expansions: int | None = None,
+        max_per: Mapping[str, int] | None = None,
+        prior: Prior | None = None,
+        sample: bool = False,
+        seed: int = 0,
     ) -> list[Recommendation]:
         """:meth:`recommend` for many histories in one search; each answer is that of its own call."""
         ids = [self._ids(history) for history in histories]
@@ -165,9 +216,14 @@ class Recommender:
             exclude=exclude,
             exact=exact,
             max_expansions=max_expansions,
+            max_per=max_per,
+            prior=prior,
+            sample=sample,
+            seed=seed,
         )
+        is_share = normalize == "catalog" and (prior is None or prior.kind == "mixture")
         return [
-            self._recommendation(one_ids, one_rows, result, k, normalize, beam, exact)
+            self._recommendation(one_ids, one_rows, result, k, normalize, beam, exact or sample, is_share)
             for one_ids, one_rows, result in zip(ids, rows, results, strict=True)
         ]
 
@@ -185,10 +241,15 @@ class Recommender:
         exclude: Sequence[ItemId] = (),
         exact: bool = False,
         max_expansions: int | None = None,
+        max_per: Mapping[str, int] | None = None,
+        prior: Prior | None = None,
+        sample: bool = False,
+        seed: int = 0,
     ) -> list[SearchResult]:
         """The search itself: histories as catalog rows (int[P] each, oldest first), results as trie ranks."""
         banned = self.index.catalog.rows_of([str(one) for one in exclude])
         banned = banned[banned >= 0]
+        caps = self._cap_rules.caps(max_per or {})
         requests = [
             SearchRequest(
                 prompt=(Items(np.asarray(rows, np.int64)),),
@@ -199,6 +260,9 @@ class Recommender:
                 ),
                 exact=exact,
                 max_expansions=max_expansions,
+                prior=prior,
+                caps=caps,
+                sample_seed=_sample_seed(seed, rows) if sample else None,
             )
             for rows in histories
         ]
@@ -227,7 +291,8 @@ class Recommender:
         k: int,
         normalize: Normalize,
         beam: int,
-        exact: bool,
+        best_first: bool,
+        is_share: bool,
     ) -> Recommendation:
         catalog = self.index.catalog
         items = tuple(
@@ -236,7 +301,7 @@ class Recommender:
                 title=catalog.titles[row],
                 rank=place + 1,
                 score=float(score),
-                probability=float(np.exp(score)) if normalize == "catalog" else None,
+                probability=float(np.exp(score)) if is_share else None,
             )
             for place, (row, score) in enumerate(
                 zip(self.rows_of(result).tolist(), result.scores.tolist(), strict=True)
@@ -251,7 +316,7 @@ class Recommender:
             )
         if len(items) < k:
             notes.append(f"{len(items)} of {k} items: no more items of the catalog are allowed")
-        if exact and result.certified < len(items):
+        if best_first and result.certified < len(items):
             notes.append(
                 f"the budget ended after {result.expansions} expansions: {result.certified} of {len(items)} "
                 f"items are proven to be in their place"
@@ -267,3 +332,10 @@ class Recommender:
             result.expansions,
             result.model_calls,
         )
+
+
+def _sample_seed(seed: int, rows: IntArray) -> int:
+    """A seed of its own for every history, so that one seed does not bind a batch's draws together."""
+    digest = hashlib.blake2b(np.asarray(rows, "<i8").tobytes(), digest_size=8, person=b"sample")
+    digest.update(str(seed).encode())
+    return int.from_bytes(digest.digest(), "little")

@@ -37,6 +37,10 @@ def recommend(
     exclude: Annotated[
         str, typer.Option(help="Item ids never to return, separated by commas.", metavar="IDS")
     ] = "",
+    max_per: Annotated[
+        list[str] | None,
+        typer.Option(help="At most so many items per value of a field; may be repeated.", metavar="FIELD=M"),
+    ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Search on until the best k are proven.")] = False,
     verify: Verify = False,
     json: JsonFlag = False,
@@ -53,6 +57,7 @@ def recommend(
         where=where,
         exclude=_split(exclude),
         exact=exact,
+        max_per=_limits(max_per or []),
     )
     if json:
         print_json({**asdict(answer), "history": ids})
@@ -88,6 +93,16 @@ def show_recommendation(recommender: Recommender, ids: list[str], answer: Recomm
 
 def _split(ids: str) -> list[str]:
     return [part.strip() for part in ids.split(",") if part.strip()]
+
+
+def _limits(max_per: list[str]) -> dict[str, int]:
+    limits = {}
+    for one in max_per:
+        field, _, limit = one.rpartition("=")
+        if not field.strip() or not limit.strip().isdecimal():
+            raise typer.BadParameter(f"expected FIELD=M such as genre=2, got {one!r}", param_hint="--max-per")
+        limits[field.strip()] = int(limit)
+    return limits
 
 
 def _percent(probability: float | None) -> str:

@@ -1,0 +1,73 @@
+"""From ``{"genre": 2}`` to caps: the labels a catalog's fields give every item.
+
+A text, number or boolean field gives an item one label, a list field one per entry, a missing value none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from threading import Lock
+
+import numpy as np
+import polars as pl
+
+from genrec.caps import Caps
+from index.catalog import Catalog
+from index.errors import RequestError
+from index.trie import TokenTrie
+from index.types import Int32Array
+
+
+class CapRules:
+    """Builds :class:`~genrec.caps.Caps` for requests over one index. Safe to share between threads."""
+
+    def __init__(self, catalog: Catalog, trie: TokenTrie) -> None:
+        self._catalog = catalog
+        self._trie = trie
+        self._labels: dict[str, Int32Array] = {}  # by field: [N, F] label ids by rank
+        self._lock = Lock()
+
+    def caps(self, max_per: Mapping[str, int]) -> Caps | None:
+        """Caps of a request; None where it has none.
+
+        Args:
+            max_per: field to the most items of one of its values.
+
+        Raises:
+            RequestError: a field the catalog does not have, or a limit that is no integer above 0.
+        """
+        tables, most, labels = [], [], 0
+        for name, limit in max_per.items():
+            if not isinstance(limit, int) or limit < 1:
+                raise RequestError(f"expected max_per as a field and an integer >= 1, got {name}={limit!r}")
+            table = self._labels_of(name)
+            count = int(table.max(initial=-1)) + 1
+            tables.append(np.where(table >= 0, table + labels, -1))
+            most.append(np.full(count, limit))
+            labels += count
+        return Caps(np.concatenate(tables, axis=1), np.concatenate(most)) if tables else None
+
+    def _labels_of(self, name: str) -> Int32Array:
+        with self._lock:
+            if name not in self._labels:
+                if name not in self._catalog.frame.columns:
+                    raise RequestError(
+                        f"expected max_per over a field among {self._catalog.frame.columns}, got {name!r}"
+                    )
+                by_row = _label_table(self._catalog.frame[name])
+                self._labels[name] = by_row[np.asarray(self._trie.item_at_rank, np.int64)]
+            return self._labels[name]
+
+
+def _label_table(column: pl.Series) -> Int32Array:
+    """int32[N, F]: a number for every distinct value of each row, -1 where a row has fewer than F."""
+    values = pl.DataFrame({"row": np.arange(len(column)), "value": column})
+    if isinstance(column.dtype, pl.List):
+        values = values.explode("value")
+    values = values.drop_nulls().unique(maintain_order=True)
+    row = values["row"].to_numpy()
+    label = values["value"].rank("dense").to_numpy().astype(np.int32) - 1
+    place = np.arange(len(row)) - np.searchsorted(row, row)
+    table = np.full((len(column), int(place.max(initial=0)) + 1), -1, np.int32)
+    table[row, place] = label
+    return table
