@@ -1,12 +1,13 @@
 """The small model we train from scratch: item positions in, codes out.
 
-A history item is one position: its vector is the sum of its code embeddings. A causal body from a stock
-Hugging Face config turns the positions into hidden states, and a head emits the next item's codes level by
-level, each conditioned on the codes before it. The weights do not depend on the catalog: a new item is
-spoken of as soon as it has codes.
+A history item is one position: its vector is the sum of its code embeddings, plus a vector of its own where
+training saw it often enough. A causal body from a stock Hugging Face config turns the positions into hidden
+states, and a head emits the next item's codes level by level, each conditioned on the codes before it. A new
+item is read and spoken of as soon as it has codes.
 
 It knows nothing of tries, users or files of interactions. What code belongs to which item comes in as an
-array and is not part of the weights.
+array and is not part of the weights; own vectors are kept under the item's code path, not under its row, so
+they survive a catalog that grows, shrinks or is reordered.
 """
 
 from __future__ import annotations
@@ -28,19 +29,32 @@ from index.types import Int32Array
 
 CONFIG_FILE = "native_config.json"
 WEIGHTS_FILE = "native_model.safetensors"
+RESIDUAL_CODES = "residual_codes"
+
+# Part of history positions that are read by codes alone while training, so that codes carry an item that has
+# no residual. Not tuned.
+RESIDUAL_DROPOUT = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class NativeConfig:
-    """The shape of a native model. The defaults make 0.25 M parameters for four levels of about 256 codes."""
+    """The shape of a native model.
+
+    The defaults make 0.9 M parameters for four levels of about 256 codes, residuals aside. Both a width of 64
+    and a dropout of 0.4 underfit Amazon Beauty.
+    """
 
     code_sizes: tuple[int, ...]  # codes at each level; token id of code c at level l is offset[l] + c
-    hidden_size: int = 64
+    hidden_size: int = 128
     layers: int = 2
     heads: int = 4
     max_items: int = 50  # longest history the body reads; older items are cut off
-    head_size: int = 128  # inner width of the head's MLP at every level
+    head_size: int = 256  # inner width of the head's MLP at every level
     dropout: float = 0.2
+    residual_items: int = 20_000
+    """At most this many items, those with the most training events, get a vector of their own beside their
+    codes' sum. On Amazon Beauty, 1,000 steps, validation NDCG@10 over all users: .0405 with, .0379 without.
+    Bounded because AdamW touches every row at every step."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code_sizes", tuple(int(size) for size in self.code_sizes))
@@ -57,6 +71,8 @@ class NativeConfig:
             raise DecoderError(
                 f"expected hidden_size divisible by heads, got {self.hidden_size} by {self.heads}; change one"
             )
+        if self.residual_items < 0:
+            raise DecoderError(f"expected residual_items >= 0, got {self.residual_items}; correct the config")
         if not 0.0 <= self.dropout < 1.0:
             raise DecoderError(f"expected 0 <= dropout < 1, got {self.dropout}; correct the model config")
 
@@ -96,9 +112,18 @@ class NativeModel(nn.Module):
 
     item_tokens: Tensor
     level_offsets: Tensor
+    residual_codes: Tensor
+    residual_place: Tensor
 
-    def __init__(self, config: NativeConfig, codes: Int32Array) -> None:
-        """Build with random weights (torch's global generator) over ``codes`` int32[N, L], one row an item.
+    def __init__(
+        self, config: NativeConfig, codes: Int32Array, residual_codes: Int32Array | None = None
+    ) -> None:
+        """Build with random weights (torch's global generator).
+
+        Args:
+            config: the shape.
+            codes: int32[N, L], the codes of every catalog row.
+            residual_codes: int32[M, L], distinct code paths of the items that get a vector of their own.
 
         Raises:
             DecoderError: the codes do not have the shape or the range the config gives.
@@ -109,6 +134,13 @@ class NativeModel(nn.Module):
         offsets = torch.tensor(config.offsets, dtype=torch.int64)
         self.register_buffer("level_offsets", offsets, persistent=False)
         self.register_buffer("item_tokens", _item_tokens(config, codes), persistent=False)
+        if residual_codes is None:
+            residual_codes = np.zeros((0, config.levels), np.int32)
+        self.register_buffer(RESIDUAL_CODES, torch.from_numpy(residual_codes.astype(np.int32)))
+        self.register_buffer("residual_place", _residual_place(residual_codes, codes), persistent=False)
+        self.residual = nn.Embedding(
+            len(residual_codes) + 1, size, padding_idx=0
+        )  # row 0: no vector of its own
         self.code_embedding = nn.Embedding(config.offsets[-1], size)
         self.code_bias = nn.Parameter(torch.zeros(config.offsets[-1]))
         self.start = nn.Parameter(torch.zeros(size))
@@ -134,6 +166,7 @@ class NativeModel(nn.Module):
         # An item's vector, the sum of four code embeddings, starts at unit length; positions start small
         # beside it.
         nn.init.normal_(self.code_embedding.weight, std=0.5 * size**-0.5)
+        nn.init.normal_(self.residual.weight[1:], std=0.02)
         nn.init.normal_(self.start, std=0.02)
         nn.init.normal_(self.body.wpe.weight, std=0.02)
 
@@ -148,10 +181,20 @@ class NativeModel(nn.Module):
         Position p has read the start token and the first p items. Rows are padded *on the right* with -1: the
         body is causal, so padding is seen by no real position and needs no mask.
         """
-        items = self.code_embedding(self.item_tokens[rows]).sum(2)  # [B, P, H]; -1 reads some item
+        items = self.item_vectors(rows)
         start = self.start.expand(len(rows), 1, -1)
         output = self.body(inputs_embeds=torch.cat([start, items], 1), use_cache=False)
         return self.dropout(output.last_hidden_state)  # type: ignore[no-any-return]
+
+    def item_vectors(self, rows: Tensor) -> Tensor:
+        """Vectors float[B, P, H] of items int64[B, P]. A row of -1 reads some item."""
+        vectors = self.code_embedding(self.item_tokens[rows]).sum(2)
+        if len(self.residual_codes):
+            residual = self.residual(self.residual_place[rows])
+            if self.training:
+                residual = residual * (torch.rand(*rows.shape, 1) >= RESIDUAL_DROPOUT)
+            vectors = vectors + residual
+        return vectors  # type: ignore[no-any-return]
 
     def code_logits(self, query: Tensor, level: int) -> Tensor:
         """Logits float[..., C] of every code of ``level`` for queries float[..., H]."""
@@ -189,9 +232,11 @@ class NativeModel(nn.Module):
                     f"expected {directory / name}, found no such file; train the bundle again"
                 )
         config = NativeConfig.from_dict(json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8")))
-        model = cls(config, codes)
+        weights = load_file(directory / WEIGHTS_FILE)
+        paths = weights.get(RESIDUAL_CODES)
+        model = cls(config, codes, None if paths is None else paths.numpy())
         try:
-            model.load_state_dict(load_file(directory / WEIGHTS_FILE))
+            model.load_state_dict(weights)
         except RuntimeError as error:
             raise IndexFormatError(
                 f"expected weights for the config beside them in {directory / WEIGHTS_FILE}, got {error}; "
@@ -221,6 +266,17 @@ class CodeHead(nn.Module):
         if self.from_prefix is not None:
             projected = projected + self.from_prefix(prefix)
         return self.out(self.dropout(nn.functional.gelu(projected)))  # type: ignore[no-any-return]
+
+
+def _residual_place(residual_codes: Int32Array, codes: Int32Array) -> Tensor:
+    """int64[N]: 1 + the place of each row's code path among ``residual_codes``, 0 where it is not there."""
+    if not len(residual_codes):
+        return torch.zeros(len(codes), dtype=torch.int64)
+    paths, path = np.unique(np.concatenate([residual_codes, codes]), axis=0, return_inverse=True)
+    path = path.reshape(-1)  # numpy 2.0 keeps the axis
+    place = np.zeros(len(paths), np.int64)
+    place[path[: len(residual_codes)]] = np.arange(1, len(residual_codes) + 1)
+    return torch.from_numpy(place[path[len(residual_codes) :]])
 
 
 def _item_tokens(config: NativeConfig, codes: Int32Array) -> Tensor:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,6 +32,9 @@ from index.types import Int32Array, Int64Array, IntArray
 
 Validate: TypeAlias = Callable[[NativeModel], dict[str, float]]
 SELECTION_METRIC = "ndcg@10"
+
+# Fewer training events than this say less of an item than its codes do; not tuned.
+RESIDUAL_MIN_EVENTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,7 @@ class _Run:
     ) -> None:
         self.started = time.monotonic()
         self.config, self.histories, self.settings, self.checkpoint = config, histories, settings, checkpoint
-        self.model = NativeModel(config, codes)
+        self.model = NativeModel(config, codes, _residual_codes(config, codes, histories))
         self.siblings = Siblings(codes) if settings.normalize == "catalog" else None
         self.optimizer = torch.optim.AdamW(_groups(self.model, settings), lr=settings.learning_rate)
         self.fingerprint = fingerprint(config, settings, codes, histories.offsets, histories.items)
@@ -263,7 +267,9 @@ class _Run:
         done = self._done()
         if done >= 1.0:
             return True
-        if self.settings.minutes is not None:  # a budget of time is for training: validate a tenth of it at most
+        if (
+            self.settings.minutes is not None
+        ):  # a budget of time is for training: validate a tenth of it at most
             since = self._seconds() - self.validated_at
             if since < 9 * self.validation_seconds:
                 return False
@@ -299,6 +305,13 @@ def schedule(done: float, warmup: float) -> float:
     if done < warmup:
         return (done + 1e-3) / (warmup + 1e-3)
     return 0.5 * (1.0 + math.cos(math.pi * min((done - warmup) / (1.0 - warmup), 1.0)))
+
+
+def _residual_codes(config: NativeConfig, codes: Int32Array, histories: Histories) -> Int32Array:
+    """int32[M, L]: the distinct code paths of the items seen most often, no more than the config allows."""
+    count = np.bincount(histories.items, minlength=len(codes))
+    most = np.argsort(-count, kind="stable")[: config.residual_items]
+    return np.unique(codes[most[count[most] >= RESIDUAL_MIN_EVENTS]], axis=0)
 
 
 def _groups(model: NativeModel, settings: TrainSettings) -> list[dict[str, object]]:

@@ -17,12 +17,13 @@ CODES = np.array([[0, 0, 0], [0, 1, 1], [1, 3, 0], [2, 2, 1], [2, 2, 0]], np.int
 
 
 def make_model(seed: int = 0) -> NativeModel:
-    """Random weights, large enough that every part moves the output."""
+    """Random weights, large enough that every part moves the output. Rows 1 and 3 have a residual."""
     torch.manual_seed(seed)
-    model = NativeModel(CONFIG, CODES)
+    model = NativeModel(CONFIG, CODES, CODES[[3, 1]])
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.5)
+        model.residual.weight[0] = 0.0
     return model.eval()
 
 
@@ -72,9 +73,18 @@ def test_a_level_is_conditioned_on_the_codes_before_it_and_on_no_later_one() -> 
         torch.testing.assert_close(level[0], level[1])
 
 
-def test_the_weights_do_not_depend_on_the_catalog() -> None:
+def test_an_items_vector_is_its_codes_sum_plus_its_residual() -> None:
     model = make_model()
-    larger = NativeModel(CONFIG, np.concatenate([CODES, CODES[::-1]]))
+    assert model.residual_place.tolist() == [0, 2, 0, 1, 0]
+    vectors = model.item_vectors(torch.arange(5)[None])[0]
+    by_codes = torch.stack([model.code_embedding.weight[tokens].sum(0) for tokens in model.item_tokens])
+    torch.testing.assert_close(vectors[[0, 2, 4]], by_codes[[0, 2, 4]])
+    torch.testing.assert_close(vectors[[3, 1]], by_codes[[3, 1]] + model.residual.weight[1:])
+
+
+def test_the_weights_do_not_depend_on_the_catalogs_rows() -> None:
+    model = make_model()
+    larger = NativeModel(CONFIG, np.concatenate([CODES, CODES[::-1]]), CODES[[3, 1]])
     larger.load_state_dict(model.state_dict())
     rows = torch.tensor([[0, 4]])
     torch.testing.assert_close(larger.eval().encode(rows + 5), model.encode(4 - rows))
@@ -112,6 +122,7 @@ def test_a_config_without_code_sizes_raises() -> None:
         ({"code_sizes": (3, 0)}, "code_sizes >= 1"),
         ({"heads": 3}, "divisible by heads, got 8 by 3"),
         ({"dropout": 1.0}, "dropout < 1, got 1.0"),
+        ({"residual_items": -1}, "residual_items >= 0, got -1"),
     ],
 )
 def test_a_config_that_makes_no_model_raises(change: dict[str, object], message: str) -> None:
