@@ -42,7 +42,10 @@ def print_table(
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for place, column in enumerate(columns):
         table.add_column(
-            column, justify="right" if place >= numbers_from else "left", no_wrap=place >= numbers_from
+            column,
+            justify="right" if place >= numbers_from else "left",
+            no_wrap=place == 0 or place >= numbers_from,
+            overflow="fold",
         )
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
