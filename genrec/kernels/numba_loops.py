@@ -3,8 +3,6 @@
 What makes it fast beside being compiled: the gather, the maximum and the scores of a row are vectorised loops;
 a row whose best child cannot enter the beam is left at once; the filter is asked only about children that
 would be chosen or would raise the bound.
-
-Every compiled function lives in this one file: numba's cache looks only at the file of the function called.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ import math
 import numpy as np
 from numba import njit, uint64
 
+from genrec.kernels.numba_bits import allowed_children, bits_below
 from index.types import BoolArray, Float32Array, Float64Array, Int64Array, IntArray, UInt32Array, UInt64Array
 
 # Reductions may be reordered (that is what lets them vectorise); infinities are real values here.
@@ -35,16 +34,6 @@ def edges_below(token: IntArray, first_child: IntArray, node: Int64Array) -> tup
             below[e] = token[child]
             e += 1
     return row, below
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _bits_below(words: UInt64Array, before: UInt32Array, rank: int) -> int:
-    """As :meth:`RankBitmap.count_below`; the bit count is the usual one, which LLVM turns into one instruction."""
-    x = words[rank >> 6] & ((uint64(1) << uint64(rank & 63)) - uint64(1))
-    x = x - ((x >> uint64(1)) & uint64(0x5555555555555555))
-    x = (x & uint64(0x3333333333333333)) + ((x >> uint64(2)) & uint64(0x3333333333333333))
-    x = (x + (x >> uint64(4))) & uint64(0x0F0F0F0F0F0F0F0F)
-    return np.int64(before[rank >> 6]) + np.int64((x * uint64(0x0101010101010101)) >> uint64(56))
 
 
 @njit(cache=True, nogil=True)
@@ -293,7 +282,14 @@ def fused_step(
             # Of paths that must be fed to their end, those of one length end together.
             cannot_end = not catalog and len(path_offsets) == 1 and depth[this_row] + 1 < path_offsets[0]
             lowest_end = np.inf if cannot_end else floor
-            found = _worth_a_look(step, count, first, first_child, left_out, lowest_end, places)
+            in_row = row_end - row_start
+            if bitmap >= 0:
+                in_row = bits_below(words[bitmap], before[bitmap], row_end)
+                in_row -= bits_below(words[bitmap], before[bitmap], row_start)
+            if 4 * in_row < count and row_end - row_start < 64 * count:  # few are allowed, and they are near
+                found = allowed_children(words[bitmap], span_start, first, count, row_start, row_end, places)
+            else:
+                found = _worth_a_look(step, count, first, first_child, left_out, lowest_end, places)
             for i in range(found):
                 j = places[i]
                 value = step[j]
@@ -312,8 +308,8 @@ def fused_step(
                 below = stop - start
                 alive = below
                 if bitmap >= 0:
-                    alive = _bits_below(words[bitmap], before[bitmap], stop)
-                    alive -= _bits_below(words[bitmap], before[bitmap], start)
+                    alive = bits_below(words[bitmap], before[bitmap], stop)
+                    alive -= bits_below(words[bitmap], before[bitmap], start)
                 if low < high:
                     alive += _first_at_least(excluded, low, high, start)
                     alive -= _first_at_least(excluded, low, high, stop)
