@@ -33,7 +33,7 @@ class LeafSearch(SearchBatch):
         # An exact answer and a sample are both found by following the best open values to the end.
         self.best_first = np.array([one.exact or one.sample_seed is not None for one in requests])  # [B]
         self.room = {
-            b: Room(one.caps, mask_of(self.allowed, b, len(trie)))
+            b: Room(one.caps, mask_of(one.allowed, len(trie)))
             for b, one in enumerate(requests)
             if one.caps is not None
         }
@@ -47,12 +47,12 @@ class LeafSearch(SearchBatch):
             self.finish(paths_of(self, request, rank), ahead=True)
         frontier = chosen = self.root()
         while len(chosen):  # an empty frontier is no end: some requests may come back to what is open
-            chosen = self._choose(self._expand(frontier))
+            chosen = self._choose(*self._expand(frontier))
             frontier = self._take_up(chosen)
         return self.results(self.open.bound())
 
-    def _expand(self, frontier: Prefixes) -> Prefixes:
-        """Score all children of the frontier; finish those that are items, return the others."""
+    def _expand(self, frontier: Prefixes) -> tuple[Prefixes, Float64Array]:
+        """Score all children of the frontier; finish those that are items, return the others and their order."""
         self.expansions += np.bincount(frontier.request, minlength=self.size)
         children = self.walk.children(frontier.places)
         below = self.below(frontier, children)
@@ -60,29 +60,33 @@ class LeafSearch(SearchBatch):
         score = frontier.score[children.row] + step
         value = self.values.of(score, frontier.value, below)
         candidates = Prefixes(below.request, children.places, score, value, frontier.parent[children.row])
-        live = self.allowed.count(below.request, below.start, below.end) > 0
+        allowed = self.allowed.count(below.request, below.start, below.end)
+        live = allowed > 0
         done = live & self.walk.is_leaf(children.places)
         if self.normalize == "vocabulary":
             done &= self.walk.tail_length(children.places) == 0
         self.finish(candidates.take(done))
-        return candidates.take(live & ~done)
+        rest = np.flatnonzero(live & ~done)
+        candidates = candidates.take(rest)
+        return candidates, self._order(candidates, allowed[rest])
 
-    def _choose(self, candidates: Prefixes) -> Prefixes:
+    def _choose(self, candidates: Prefixes, order: Float64Array) -> Prefixes:
         """The prefixes to take up next: each request's best, none that can no longer win.
 
         Values only fall along a path, so a prefix below the k-th finished item is never expanded. A beam
         chooses among the newest candidates only; a best-first request among all that are still open.
         """
-        by_beam = ~self.best_first[candidates.request]
-        newest = candidates.take(by_beam)
-        order = self._order(newest)
+        newest = candidates
+        if self.best_first.any():
+            by_beam = ~self.best_first[candidates.request]
+            self.open.add(candidates.take(~by_beam))
+            newest, order = candidates.take(by_beam), order[by_beam]
         kept = best_per_request(newest.request, order, self.beam)
         floors = self._floors(newest.request)[newest.request[kept]]
         kept = kept[(newest.value[kept] >= floors) & (order[kept] > -np.inf)]
         left_out = np.ones(len(newest), bool)
         left_out[kept] = False
         self.open.add(newest.take(left_out))
-        self.open.add(candidates.take(~by_beam))
         beams = newest.take(kept)
         chosen = [beams]
         chosen.extend(self._best_open(b) for b in np.flatnonzero(self.best_first).tolist())
@@ -90,21 +94,20 @@ class LeafSearch(SearchBatch):
         chosen.extend(self._resume(b) for b in ended)
         return concatenate(chosen).sorted_by_request()
 
-    def _order(self, prefixes: Prefixes) -> Float64Array:
+    def _order(self, prefixes: Prefixes, allowed: Int64Array) -> Float64Array:
         """float64[R]: what a beam chooses by: value, and under a filter the log share of allowed items below.
 
         A prefix most of whose items are filtered away has most of its probability there too. The share by
-        count is the best guess that costs O(1); see ``benchmarks/look_ahead.py``. A beam that came back to
-        fill up an answer under caps takes nothing (-inf) below which all labels are full.
+        count (``allowed`` int64[R] of all) is the best guess that costs O(1); see ``benchmarks/look_ahead.py``.
+        A beam that came back to fill up an answer under caps takes nothing (-inf) where all labels are full.
         """
         if not self.looking_ahead and not self.resumed:
             return prefixes.value
         order = prefixes.value.copy()
-        start, end = self.walk.start(prefixes.places), prefixes.places.end
         for b in self.looking_ahead:
             rows = slice(*np.searchsorted(prefixes.request, (b, b + 1)))
-            alive = self.allowed.count(prefixes.request[rows], start[rows], end[rows])
-            order[rows] += np.log(alive / (end[rows] - start[rows]))
+            of_b = prefixes.places.take(rows)
+            order[rows] += np.log(allowed[rows] / (of_b.end - self.walk.start(of_b)))
         for b in self.resumed:
             rows = slice(*np.searchsorted(prefixes.request, (b, b + 1)))
             order[rows][~self._has_room(b, prefixes.take(rows))] = -np.inf

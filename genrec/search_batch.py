@@ -93,7 +93,7 @@ class SearchBatch:
         self.values = Values(
             [request.prior for request in requests],
             [request.sample_seed for request in requests],
-            self.allowed,
+            [request.allowed for request in requests],
             len(trie),
         )
         prefilled = decoder.prefill([request.prompt for request in requests])
@@ -152,8 +152,8 @@ class SearchBatch:
         """Requests (non-decreasing) and items of finished paths; m items on one path share its probability."""
         start = self.walk.start(paths.places)
         count = paths.places.end - start
-        rank = ragged_positions(start, count)
         row = np.repeat(np.arange(len(paths)), count)
+        rank = ragged_positions(start, count)
         below = Below(paths.request[row], row, rank, rank + 1, self.trie.nodes + rank)
         score = paths.score[row] + self.values.mix(-np.log(count)[row], below)
         return below.request, FoundItems(rank, score, self.values.of(score, paths.value, below))

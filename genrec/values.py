@@ -13,7 +13,7 @@ import numpy as np
 
 from genrec.prior import Prior, best_in_ranges
 from genrec.sampling import gumbel_noise, values_below
-from index.item_filter import AllowedBatch
+from index.item_filter import Allowed
 from index.types import BoolArray, Float64Array, Int64Array
 
 
@@ -34,7 +34,7 @@ class Values:
     Args:
         priors: one per request, or None.
         seeds: one per request, or None where it asks for a ranking and not for a sample.
-        allowed: what the requests may get.
+        allowed: what each request may get.
         items: N.
     """
 
@@ -42,7 +42,7 @@ class Values:
         self,
         priors: Sequence[Prior | None],
         seeds: Sequence[int | None],
-        allowed: AllowedBatch,
+        allowed: Sequence[Allowed],
         items: int,
     ) -> None:
         active = {b: prior for b, prior in enumerate(priors) if prior is not None and prior.weight}
@@ -51,11 +51,13 @@ class Values:
         self._bonus: dict[int, Float64Array] = {}  # [N], -inf where not allowed: bounds count what may come
         self._candidates: dict[int, Int64Array] = {}  # ranks to score beside the beam
         for b, prior in active.items():
-            may_come = mask_of(allowed, b, items)
+            if prior.kind == "mixture" and not prior.candidates:
+                continue
+            bonus = np.where(mask_of(allowed[b], items), prior.bonus, -np.inf)
             if prior.kind == "additive":
-                self._bonus[b] = np.where(may_come, prior.bonus, -np.inf)
+                self._bonus[b] = bonus
             if prior.candidates and b not in self._seed:
-                self._candidates[b] = _best_ranks(np.where(may_come, prior.bonus, -np.inf), prior.candidates)
+                self._candidates[b] = _best_ranks(bonus, prior.candidates)
 
     def candidates(self) -> tuple[Int64Array, Int64Array]:
         """Requests (non-decreasing) and ranks of the items that priors want scored whatever the beam finds."""
@@ -103,10 +105,11 @@ class Values:
         return value
 
 
-def mask_of(allowed: AllowedBatch, request: int, items: int) -> BoolArray:
+def mask_of(allowed: Allowed, items: int) -> BoolArray:
     """bool[N]: the ranks a request may get."""
-    rank = np.arange(items)
-    return np.asarray(allowed.count(np.full(items, request), rank, rank + 1) > 0)
+    mask = np.ones(items, bool) if allowed.bitmap is None else allowed.bitmap.contains(np.arange(items))
+    mask[allowed.excluded] = False
+    return mask
 
 
 def _best_ranks(worth: Float64Array, most: int) -> Int64Array:
