@@ -156,6 +156,16 @@ def test_a_rare_label_is_found_without_walking_the_whole_trie():
     assert result.expansions <= 2 * 5 * 3
 
 
+def test_a_full_label_may_still_be_filled_better():
+    """One item of the only label is known at once and fills it; the best one lies deeper."""
+    trie = build_trie([[1, 0], [2, 1], [2, 2]])
+    decoder = FakeDecoder(3)
+    decoder.logits = lambda seed, path: np.array([0.0, 0.0, 4.0], np.float32)
+    request = SearchRequest(item_prompt(1), k=2, caps=Caps(np.zeros((3, 1), int), np.array([1])), exact=True)
+    (result,) = search(decoder, trie, [request])
+    assert (result.ranks.tolist(), result.certified) == ([2], 1)
+
+
 def test_caps_by_eye():
     trie = build_trie([[token] for token in range(6)])
     labels = np.array([[0, -1], [0, 1], [1, -1], [-1, -1], [0, -1], [1, -1]])
