@@ -40,8 +40,8 @@ RESIDUAL_DROPOUT = 0.2
 class NativeConfig:
     """The shape of a native model.
 
-    The defaults make 0.9 M parameters for four levels of about 256 codes, residuals aside. Both a width of 64
-    and a dropout of 0.4 underfit Amazon Beauty.
+    The defaults make 0.9 M parameters for four levels of about 256 codes, residuals aside. On Amazon Beauty they
+    learn more, and faster, than width 64 with dropout 0.3 or width 128 with dropout 0.4 (one run each).
     """
 
     code_sizes: tuple[int, ...]  # codes at each level; token id of code c at level l is offset[l] + c
