@@ -1,8 +1,8 @@
 """The compiled loops of the fused step. Flat arrays in, flat arrays out; one pass, nothing of size E kept.
 
 What makes it fast beside being compiled: the gather, the maximum and the scores of a row are vectorised loops;
-a row whose best child cannot enter the beam is left at once; the filter is asked only about children that
-would be chosen or would raise the bound.
+rows are taken best first, and those that can no longer reach the beam are never read; the filter is asked only
+about children that would be chosen or would raise the bound.
 """
 
 from __future__ import annotations
@@ -237,21 +237,25 @@ def fused_step(
     rows, requests = len(node), len(beam)
     bound = np.full(requests, -np.inf)
     # An edge is known by its row and its place among the row's children: row << 32 | place.
-    widest, kept_room, r = 0, 0, 0
+    widest, kept_room, edges, r = 0, 0, 0, 0
+    edge_begin = np.empty(rows, np.int64)
     while r < rows:
-        b, edges = request[r], 0
+        b, edges_before = request[r], edges
         while r < rows and request[r] == b:
+            edge_begin[r] = edges
             count = np.int64(first_child[node[r] + 1]) - np.int64(first_child[node[r]])
             widest, edges = max(widest, count), edges + count
             r += 1
-        kept_room += min(beam[b], edges)
+        kept_room += min(beam[b], edges - edges_before)
     step, places = np.empty(widest), np.empty(widest, np.int64)
     all_edge, all_score = np.empty(kept_room, np.int64), np.empty(kept_room)
     key = np.empty(kept_room)
     leaf_edge, leaf_score, leaf_item = np.empty(256, np.int64), np.empty(256), np.empty(256)
-    kept_total, leaf_total, edge_begin, r = 0, 0, 0, 0
-    while r < rows:
-        b = request[r]
+    kept_total, leaf_total, next_row = 0, 0, 0
+    while next_row < rows:
+        b, first_row = request[next_row], next_row
+        while next_row < rows and request[next_row] == b:
+            next_row += 1
         limit, size = beam[b], 0
         # The heap of this request lives where its result will be.
         heap_edge, heap_score, heap_key = all_edge[kept_total:], all_score[kept_total:], key[kept_total:]
@@ -259,15 +263,17 @@ def fused_step(
         leaf_begin, floor, floor_size = leaf_total, -np.inf, 0
         best_items = np.empty(min(items[b], 1 << 16))
         bitmap = filter_of[b]
-        while r < rows and request[r] == b:
-            first = np.int64(first_child[node[r]])
-            count = np.int64(first_child[node[r] + 1]) - first
-            this_row, this_edge = r, edge_begin
-            r, edge_begin = r + 1, edge_begin + count
+        # The best row first: the sooner the beam is full of good children, the sooner rows end the loop.
+        for best_row in np.argsort(-score[first_row:next_row]):
+            this_row = first_row + best_row
             base = score[this_row]
-            if count == 0 or (base < left_out and base < floor):
+            if base < left_out and base < floor:
+                break
+            first = np.int64(first_child[node[this_row]])
+            count = np.int64(first_child[node[this_row] + 1]) - first
+            if count == 0:
                 continue
-            top = _gather(logits, this_row, this_edge, token, first, count, step)
+            top = _gather(logits, this_row, edge_begin[this_row], token, first, count, step)
             if catalog:
                 norm = _log_sum_exp(step, count, top)
             else:
@@ -345,17 +351,17 @@ def fused_step(
                         for hole in range(limit // 2 - 1, -1, -1):
                             _sink(heap_key, heap_edge, heap_score, hole, size)
                         worst = heap_key[0]
-                elif limit > 0 and order > worst:
+                elif limit > 0 and (order > worst or (order == worst and edge < heap_edge[0])):
                     left_out = max(left_out, heap_score[0])
                     heap_key[0], heap_edge[0], heap_score[0] = order, edge, value
                     _sink(heap_key, heap_edge, heap_score, 0, size)
                     worst = heap_key[0]
                 else:
                     left_out = max(left_out, value)
-        if size == limit:
-            _sort_by_edge(heap_edge[:size], heap_score[:size])
+        _sort_by_edge(heap_edge[:size], heap_score[:size])
         kept_total += size
         leaf_total = _keep_reached(leaf_edge, leaf_score, leaf_item, leaf_begin, leaf_total, floor)
+        _sort_by_edge(leaf_edge[leaf_begin:leaf_total], leaf_score[leaf_begin:leaf_total])
         bound[b] = left_out
     chosen = kept_total + leaf_total
     out_row, out_node, out_end = (
