@@ -15,7 +15,7 @@ import numpy as np
 from genrec.bundle import load_bundle
 from genrec.cap_rules import CapRules
 from genrec.decoders.base import Decoder, Items
-from genrec.prior import Prior, PriorKind
+from genrec.prior import CANDIDATES, Prior, PriorKind
 from genrec.search import Normalize, SearchRequest, SearchResult, Synchronize, search
 from genrec.tasks import TaskDefaults
 from index.errors import RequestError
@@ -157,7 +157,7 @@ class Recommender:
         weight: float,
         kind: PriorKind = "mixture",
         *,
-        candidates: int = 0,
+        candidates: int = CANDIDATES,
     ) -> Prior:
         """What is known of the items beside the model, for any number of calls of :meth:`recommend`.
 

@@ -107,7 +107,10 @@ class Values:
 
 def mask_of(allowed: Allowed, items: int) -> BoolArray:
     """bool[N]: the ranks a request may get."""
-    mask = np.ones(items, bool) if allowed.bitmap is None else allowed.bitmap.contains(np.arange(items))
+    if allowed.bitmap is None:
+        mask = np.ones(items, bool)
+    else:  # the words are little-endian, so their bytes hold the bits in order
+        mask = np.unpackbits(allowed.bitmap.words.view(np.uint8), count=items, bitorder="little").view(bool)
     mask[allowed.excluded] = False
     return mask
 

@@ -34,7 +34,7 @@ class Case:
         self.trie: TokenTrie = build_trie(paths)
         self.decoder = FakeDecoder(VOCABULARY, seed)
         self.allowed = rng.random(len(paths)) < 0.7
-        prior = Prior.of_rows(self.trie, by_row, weight, self.kind)
+        prior = Prior.of_rows(self.trie, by_row, weight, self.kind, candidates=0)
         self.request = replace(request_for(self.trie, seed, k, beam, self.allowed), prior=prior)
         self.normalize = normalize
         self.k = k
