@@ -132,6 +132,7 @@ def headline(cells: Sequence[dict[str, Any]]) -> dict[str, float]:
 
     return {
         "items_per_second": at_million("sid_l4", "items_per_second"),
+        "items_per_cpu_second": at_million("sid_l4", "items_per_cpu_second"),
         "mb_per_million_4": at_million("sid_l4", "mb_per_million"),
         "mb_per_million_8": at_million("sid_l8", "mb_per_million"),
     }
