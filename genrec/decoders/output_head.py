@@ -59,7 +59,10 @@ class OutputHead:
         step = max(1, _CHUNK_FLOATS // self.vocabulary)
         for begin in range(0, len(hidden), step):
             chunk = slice(begin, begin + step)
-            result[chunk] = numpy_of(torch.logsumexp(self._many_logits(hidden[chunk]).float(), dim=-1))
+            logits = self._many_logits(hidden[chunk]).float()
+            # What log_softmax takes off any column, here the first. Its kernel is one pass over the logits;
+            # logsumexp takes several: 0.36 ms against 0.66 for 20 rows of 32k.
+            result[chunk] = numpy_of(logits[:, 0] - torch.log_softmax(logits, dim=-1)[:, 0])
         return result
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
