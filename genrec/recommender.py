@@ -315,7 +315,9 @@ class Recommender:
                 else "empty history: this is what the model recommends to a new user"
             )
         if len(items) < k:
-            notes.append(f"{len(items)} of {k} items: no more items of the catalog are allowed")
+            notes.append(
+                f"{len(items)} of {k} items: no others pass the request's filters, lists and seen items"
+            )
         if best_first and result.certified < len(items):
             notes.append(
                 f"the budget ended after {result.expansions} expansions: {result.certified} of {len(items)} "

@@ -181,8 +181,9 @@ def _from_string(text: str) -> Filter:
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else error
         raise FilterError(
-            f'expected a filter such as year >= 1990 and "Comedy" in genres, got {text[:200]!r}: {error}'
+            f'expected a filter such as year >= 1990 and "Comedy" in genres, got {text[:200]!r}: {reason}'
         ) from error
     return _from_syntax(tree.body, 0)
 

@@ -10,7 +10,7 @@ import typer
 
 from genrec.cli.options import JsonFlag, Verify
 from genrec.cli.output import answers, print_json, print_table, remark
-from genrec.recommender import Recommendation, Recommender
+from genrec.recommender import Recommendation, RecommendedItem, Recommender
 from genrec.search import Normalize
 
 BundlePath = Annotated[Path, typer.Argument(help="A bundle that genrec train wrote.", metavar="BUNDLE")]
@@ -42,6 +42,10 @@ def recommend(
         typer.Option(help="At most so many items per value of a field; may be repeated.", metavar="FIELD=M"),
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Search on until the best k are proven.")] = False,
+    max_expansions: Annotated[
+        int | None,
+        typer.Option(min=1, help="Budget of --exact, in prefixes; what is proven by then is said."),
+    ] = None,
     verify: Verify = False,
     json: JsonFlag = False,
 ) -> None:
@@ -57,6 +61,7 @@ def recommend(
         where=where,
         exclude=_split(exclude),
         exact=exact,
+        max_expansions=max_expansions,
         max_per=_limits(max_per or []),
     )
     if json:
@@ -76,11 +81,10 @@ def show_recommendation(recommender: Recommender, ids: list[str], answer: Recomm
     if seen:
         print_table("History, oldest first", ("id", "title"), seen, numbers_from=2)
         answers.print()
-    rows = [
-        (item.rank, item.item_id, item.title, _percent(item.probability), f"{item.score:.3f}")
-        for item in answer.items
-    ]
-    print_table("Recommended", ("", "id", "title", "probability", "score"), rows, numbers_from=3)
+    rows = [(item.rank, item.item_id, item.title, _weight(item)) for item in answer.items]
+    # Vocabulary scores are no share of the catalog, so they stay what they are: log-probabilities.
+    weight = "probability" if answer.normalize == "catalog" else "log-probability"
+    print_table("Recommended", ("", "id", "title", weight), rows, numbers_from=3)
     answers.print(
         f"{answer.certified} of {len(answer.items)} certified in their place; beam {answer.beam}, "
         f"{answer.expansions} prefixes expanded, {answer.model_calls} model calls"
@@ -105,5 +109,5 @@ def _limits(max_per: list[str]) -> dict[str, int]:
     return limits
 
 
-def _percent(probability: float | None) -> str:
-    return "" if probability is None else f"{100 * probability:.2f} %"
+def _weight(item: RecommendedItem) -> str:
+    return f"{item.score:.3f}" if item.probability is None else f"{100 * item.probability:.2f} %"

@@ -20,7 +20,7 @@ from genrec.cli.options import (
     UserColumn,
     read_histories,
 )
-from genrec.cli.output import Stages, answers, print_json, print_table, stages
+from genrec.cli.output import Stages, answers, print_json, print_table, remark, stages
 from index.errors import TrainingError, require
 from index.item_index import load_index
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from genrec.training.pretrain import TrainProgress
 
 DEFAULT_MINUTES = 15.0
+FEW_STEPS = 100  # the smallest model worth having saw a few epochs; below this a person should be told
 
 
 def train(
@@ -68,7 +69,7 @@ def train(
     torch = require("torch", extra="train", purpose="Training")
     from genrec.native_model import NativeConfig
     from genrec.training.pretrain import TrainSettings
-    from genrec.training.train_bundle import train_bundle
+    from genrec.training.train_bundle import checkpoint_path, train_bundle
 
     if minutes is not None and steps is not None:
         raise TrainingError(f"expected --minutes or --steps, got both ({minutes:g} and {steps}); give one")
@@ -88,17 +89,29 @@ def train(
     given = {name: value for name, value in shape.items() if value is not None}
     config = replace(NativeConfig(code_sizes=loaded.level_sizes), **given)  # type: ignore[arg-type]
 
+    checkpoint = checkpoint_path(out)
+    if resume and not checkpoint.exists():
+        remark(f"note: no checkpoint in {checkpoint}: training starts from the beginning")
     with stages(quiet) as progress:
         report = _Report(progress)
-        result = train_bundle(
-            loaded,
-            histories,
-            out,
-            settings=settings,
-            config=config,
-            progress=lambda at: report.step(at),
-            stage=lambda name: progress(name, 0, 1),
-            resume=resume,
+        try:
+            result = train_bundle(
+                loaded,
+                histories,
+                out,
+                settings=settings,
+                config=config,
+                progress=lambda at: report.step(at),
+                stage=lambda name: progress(name, 0, 1),
+                resume=resume,
+            )
+        except KeyboardInterrupt:
+            remark(_interrupted(checkpoint))
+            raise typer.Exit(130) from None
+    if result.steps < FEW_STEPS:
+        remark(
+            f"note: only {result.steps} training steps fitted into the budget: this model has hardly learned; "
+            f"give it more --minutes"
         )
     facts = {
         "path": str(out),
@@ -124,6 +137,14 @@ def train(
     answers.print(
         f"Next: genrec recommend {out} --history ID,ID,…   or   genrec evaluate {out} --interactions FILE"
     )
+
+
+def _interrupted(checkpoint: Path) -> str:
+    if checkpoint.exists():
+        return (
+            f"interrupted; the checkpoint is {checkpoint}: the same command with --resume goes on from there"
+        )
+    return "interrupted before the first checkpoint; nothing was written"
 
 
 class _Report:

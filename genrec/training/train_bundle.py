@@ -98,10 +98,10 @@ def train_bundle(
         checkpoint=checkpoint,
         resume=resume,
     )
-    (stage or (lambda _: None))("choosing the normalisation on validation")
     defaults = TaskDefaults()
     validation: dict[str, dict[str, float]] = {}
     if cases is not None and len(cases):
+        (stage or (lambda _: None))("choosing the normalisation on validation")
         for name in get_args(Normalize):
             validation[name] = validation_figures(index, result.model, cases, name, defaults.beam)
         best = max(validation, key=lambda name: validation[name][SELECTION_METRIC])

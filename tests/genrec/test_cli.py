@@ -186,6 +186,25 @@ def test_bad_rows_fail_by_default_and_are_skipped_on_request(tmp_path):
     assert "line 3" in skipped.stderr
 
 
+def test_training_too_short_to_learn_says_so(files, index):
+    done = genrec(*train_command(index, files, files / "short", "--steps", 2, "--resume"))
+    assert "only 2 training steps" in done.stderr
+    assert "no checkpoint in" in done.stderr
+
+
+def test_an_interrupted_training_says_how_to_go_on(files, index):
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with mock.patch("genrec.training.train_bundle.train_native", interrupt):
+        done = genrec(*train_command(index, files, files / "stopped", "--steps", 2), check=130)
+    assert "interrupted before the first checkpoint" in done.stderr
+    (files / "stopped.checkpoint.safetensors").touch()
+    with mock.patch("genrec.training.train_bundle.train_native", interrupt):
+        done = genrec(*train_command(index, files, files / "stopped", "--steps", 2), check=130)
+    assert "with --resume goes on" in done.stderr
+
+
 def test_a_sequence_file_is_read_for_what_it_is(files):
     """The command passes a column mapping with nothing in it, which once made every file a table."""
     histories = toy_histories()
