@@ -14,14 +14,14 @@ thread, one request at a time, interleaved.
               are spliced from the titles in ``--titles FILE...`` (JSON lines with a `title`); without it, from
               titles and descriptions of the demo catalog, at the lengths of real product titles
 
-Run: ``python -m benchmarks.beam_search [--quick] [--json] [--titles FILE...]``. A full run takes about half an
-hour and writes ``benchmarks/results/beam_search.{json,svg}``.
+Run: ``python -m benchmarks.beam_search [--quick] [--json] [--titles FILE...]``. A full run takes about ten
+minutes and writes ``benchmarks/results/beam_search.{json,svg}``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import gc
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -30,8 +30,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
+from benchmarks.beam_workloads import PROMPT, Workload, codes_workload, titles_workload
 from benchmarks.harness import (
     Run,
     Spread,
@@ -44,33 +44,12 @@ from benchmarks.harness import (
     run,
 )
 from genrec.decoders.base import Tokens
-from genrec.decoders.torch_decoder import TorchDecoder
 from genrec.search import SearchRequest, search
-from index.trie import TokenTrie, build_trie
 from index.types import Int64Array
 
 RESULTS = Path(__file__).parent / "results"
-DEMO = Path(__file__).parent.parent / "genrec" / "demo" / "works.jsonl"
 OURS = ("parity", "default")
-PROMPT, TIE = 256, 1e-4
-LEVELS, CODES, FIRST_CODE = 4, 256, 3072
-TITLE_VOCABULARY = 32_768
-# Deciles (10 % to 90 %) of the words in 36,522 real titles: the 5-core items of Amazon Beauty 2014, Video Games
-# 2018 and Industrial 2018, and MovieLens 1M.
-WORDS_PER_TITLE = (3, 4, 5, 6, 7, 9, 10, 11, 14)
-
-
-@dataclass(frozen=True)
-class Workload:
-    """A model, a catalog and prompts."""
-
-    name: str
-    model: Any  # a PreTrainedModel; its `generate` is typed as a tensor's attribute
-    decoder: TorchDecoder
-    trie: TokenTrie
-    following: dict[tuple[int, ...], list[int]]  # the peer's trie: every prefix's next tokens
-    prompts: Sequence[Int64Array]
-    eos: int | None
+TIE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -93,97 +72,11 @@ class Line:
     wall: dict[str, Spread]
     ratio: dict[str, Spread]  # peer CPU time over ours, prompt by prompt
     peak_mb: dict[str, float | None]  # most memory above what was held before the call
+    vocabulary: int
     model_calls: dict[str, float]  # median, prefill included
+    expansions: dict[str, float]  # median; prefixes whose next tokens were scored
     same_results: int  # prompts on which parity mode gave the peer's items and scores
     largest_difference: float  # of a score
-
-
-def random_model(vocabulary: int, eos: int | None = None, seed: int = 0) -> PreTrainedModel:
-    """4 layers, hidden 256, 4 heads over 2 key heads of 64, gated unit 768, tied head.
-
-    Five times the usual spread of weights: at 0.02 all scores nearly tie, at 0.1 they are told apart.
-    """
-    torch.manual_seed(seed)
-    config = Qwen3Config(
-        vocab_size=vocabulary,
-        hidden_size=256,
-        intermediate_size=768,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=64,
-        initializer_range=0.1,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=eos,
-        pad_token_id=None,
-    )
-    model = Qwen3ForCausalLM(config)
-    model.train(False)
-    return model
-
-
-def codes_workload(items: int, prompts: int, prompt_length: int = PROMPT, seed: int = 0) -> Workload:
-    """Codes whose every level is Zipf-skewed (exponent 0.8); a prompt is the codes of random items."""
-    rng = np.random.default_rng(seed)
-    share = 1 / np.arange(1, CODES + 1) ** 0.8
-    rows = np.zeros((0, LEVELS), np.int64)
-    while len(rows) < items:
-        drawn = rng.choice(CODES, (items, LEVELS), p=share / share.sum())
-        rows = np.unique(np.concatenate([rows, drawn]), axis=0)
-    codes = rng.permutation(rows)[:items]
-    codes = np.stack([rng.permutation(CODES)[level] for level in codes.T], axis=1)  # popular is not low
-    codes += FIRST_CODE + CODES * np.arange(LEVELS)
-    asked = [
-        codes[rng.integers(0, items, -(-prompt_length // LEVELS))].ravel()[:prompt_length]
-        for _ in range(prompts)
-    ]
-    return _workload("codes", random_model(FIRST_CODE + LEVELS * CODES), codes.tolist(), asked, None)
-
-
-def titles_workload(items: int, prompts: int, sources: Sequence[Path], seed: int = 0) -> Workload:
-    """Titles spliced from two real ones, so openings are shared as in a catalog; a prompt is random titles."""
-    from tokenizers import ByteLevelBPETokenizer
-
-    rng = np.random.default_rng(seed)
-    texts = [_words(source) for source in sources or [DEMO]]
-    lines = [words for text in texts for words in text if len(words) > 1]
-    titles: set[str] = set()
-    while len(titles) < items:
-        first, second = (lines[i] for i in rng.integers(0, len(lines), 2))
-        words = [*first[: rng.integers(1, len(first))], *second[rng.integers(1, len(second)) :]]
-        if not sources:
-            words = [*words, *second][: rng.choice(WORDS_PER_TITLE)]
-        titles.add(" ".join(words))
-    tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(
-        (" ".join(words) for words in lines), TITLE_VOCABULARY - 1, min_frequency=2, show_progress=False
-    )
-    eos = TITLE_VOCABULARY - 1
-    paths = [encoded.ids for encoded in tokenizer.encode_batch(sorted(titles))]
-    asked = [
-        np.concatenate([paths[i] for i in rng.integers(0, items, PROMPT)])[:PROMPT] for _ in range(prompts)
-    ]
-    model = random_model(TITLE_VOCABULARY, eos)
-    return _workload("titles", model, [[*path, eos] for path in paths], asked, eos)
-
-
-def _words(source: Path) -> list[list[str]]:
-    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
-    extra = "description" if source == DEMO else ""
-    return [f"{row.get('title', '')} {row.get(extra, '')}".split() for row in rows]
-
-
-def _workload(
-    name: str, model: PreTrainedModel, paths: list[list[int]], prompts: Sequence[Int64Array], eos: int | None
-) -> Workload:
-    following: dict[tuple[int, ...], dict[int, None]] = {}
-    for path in paths:
-        for depth, token in enumerate(path):
-            following.setdefault(tuple(path[:depth]), {})[token] = None
-    listed = {prefix: list(tokens) for prefix, tokens in following.items()}
-    return Workload(name, model, TorchDecoder(model), build_trie(paths), listed, prompts, eos)
 
 
 def peer(work: Workload, prompt: Int64Array, beams: int) -> Found:
@@ -217,7 +110,7 @@ def peer(work: Workload, prompt: Int64Array, beams: int) -> Found:
 def answer(work: Workload, prompt: Int64Array, beams: int, mode: str) -> Answer:
     """One prompt through the peer, or through genrec's search in parity or default mode."""
     if mode == "peer":
-        return Answer(peer(work, prompt, beams), 0)
+        return Answer(peer(work, prompt, beams), 0, 0)
     request = SearchRequest((Tokens(prompt),), k=beams, beam=beams)
     (result,) = (
         search(work.decoder, work.trie, [request], normalize="vocabulary", synchronize="token")
@@ -225,7 +118,7 @@ def answer(work: Workload, prompt: Int64Array, beams: int, mode: str) -> Answer:
         else search(work.decoder, work.trie, [request])
     )
     paths = [tuple(work.trie.path(int(rank))) for rank in result.ranks]
-    return Answer(Found(paths, result.scores.tolist()), result.model_calls)
+    return Answer(Found(paths, result.scores.tolist()), result.model_calls, result.expansions)
 
 
 def differs(mine: Found, theirs: Found) -> float:
@@ -246,6 +139,7 @@ class Answer:
 
     found: Found
     model_calls: int  # prefill included; 0 for the peer, which does not count them
+    expansions: int  # prefixes whose next tokens were scored; 0 for the peer
 
 
 Modes: TypeAlias = dict[str, list[Run[Answer]]]
@@ -253,10 +147,13 @@ Modes: TypeAlias = dict[str, list[Run[Answer]]]
 
 def measure(work: Workload, beams: int) -> Line:
     """Every prompt through the peer, parity mode and default mode, in turn; a first prompt warms them up."""
+    gc.collect()
+    gc.freeze()  # or the collector would go through the peer's millions of lists before every call
     runs: Modes = {"peer": [], "parity": [], "default": []}
     for prompt in [work.prompts[0], *work.prompts]:
         for mode, done in runs.items():
             done.append(run(partial(answer, work, prompt, beams, mode)))
+    gc.unfreeze()
     runs = {mode: done[1:] for mode, done in runs.items()}
     pairs = list(zip(runs["parity"], runs["peer"], strict=True))
     differences = [differs(mine.result.found, theirs.result.found) for mine, theirs in pairs]
@@ -276,6 +173,8 @@ def measure(work: Workload, beams: int) -> Line:
             for mode, done in runs.items()
         },
         model_calls={mode: float(np.median([one.result.model_calls for one in runs[mode]])) for mode in OURS},
+        vocabulary=work.decoder.vocabulary,
+        expansions={mode: float(np.median([one.result.expansions for one in runs[mode]])) for mode in OURS},
         same_results=sum(difference < TIE for difference in differences),
         largest_difference=max(differences),
     )
@@ -306,20 +205,20 @@ def table(lines: Sequence[Line]) -> str:
 
 
 def roofline(line: Line, throughput: float) -> str:
-    """What the matrix products of one request need at the measured throughput, beside what it took."""
+    """What the matrix products of a parity request need at the measured throughput, beside what it took."""
     layer = (
         256 * (256 + 128 + 128 + 256) + 3 * 256 * 768
     )  # weights: queries, keys, values, output; gated unit
     # The last layer needs only keys and values of the prompt.
-    prefill = line.prompt * (3 * layer + 256 * 256)
-    steps = (line.model_calls["parity"] - 1) * line.beams * 4 * layer
-    normalizers = line.model_calls["parity"] * line.beams * 256 * (FIRST_CODE + LEVELS * CODES)
-    needed = 2 * (prefill + steps + normalizers) / throughput / 1e9
+    prefill = 2e-9 * line.prompt * (3 * layer + 256 * 256)
+    steps = 2e-9 * (line.expansions["parity"] - 1) * 4 * layer
+    normalizers = 2e-9 * line.expansions["parity"] * 256 * line.vocabulary
+    needed = (prefill + steps + normalizers) / throughput
     return (
-        f"Roofline: {throughput:.0f} GFLOP/s measured (float32, 256x256x768). The matrix products of a parity "
-        f"request on codes at {line.beams} beams ({2 * prefill / 1e9:.2f} + {2 * steps / 1e9:.2f} + "
-        f"{2 * normalizers / 1e9:.2f} GFLOP for prompt, steps and normalisers) need {needed * 1e3:.0f} ms; "
-        f"it took {line.cpu['parity'].median * 1e3:.0f} ms."
+        f"{line.workload}, {line.beams} beams, parity: {prefill:.2f} (prompt) + {steps:.2f} (steps) + "
+        f"{normalizers:.2f} (normalisers) GFLOP in matrix products are {needed * 1e3:.0f} ms at the measured "
+        f"{throughput:.0f} GFLOP/s; the request took {line.cpu['parity'].median * 1e3:.0f} ms, so no "
+        f"implementation in float32 is more than {line.cpu['peer'].median / needed:.1f} times faster than the peer"
     )
 
 
@@ -365,17 +264,16 @@ def plot(lines: Sequence[Line], path: Path) -> None:
 
 def run_all(quick: bool, titles: Sequence[Path]) -> list[Line]:
     """The lines of the issue's targets first; a full run then sweeps beams, prompts and items."""
-    prompts = 5 if quick else 20
-    codes = codes_workload(10_000, prompts)
+    codes = codes_workload(10_000, 10 if quick else 20)
     lines = [measure(codes, 20)]
-    spliced = titles_workload(20_000 if quick else 100_000, 3 if quick else 10, titles)
+    spliced = titles_workload(100_000, 5 if quick else 10, titles)
     lengths = [len(path) for path in map(spliced.trie.path, range(0, len(spliced.trie), 97))]
     print(f"titles: {np.mean(lengths):.1f} tokens on average, {max(lengths)} at most of those looked at")
     lines.append(measure(spliced, 20))
     if quick:
         return lines
     lines += [measure(codes, 100), measure(spliced, 100)]
-    lines += [measure(codes_workload(10_000, 5), beams) for beams in (1, 5, 50)]
+    lines += [measure(codes_workload(10_000, 5), beams) for beams in (2, 5, 50)]
     lines += [measure(codes_workload(10_000, 5, length), 20) for length in (32, 128, 512)]
     lines += [measure(codes_workload(items, 5), 20) for items in (100_000, 1_000_000)]
     return lines
@@ -395,7 +293,9 @@ def main() -> None:
         lines = run_all(options.quick, options.titles)
         print(table(lines))
         throughput = matrix_throughput()
-        print(roofline(lines[0], throughput))
+        print("Roofline:")
+        for line in lines[:2]:
+            print(f"- {roofline(line, throughput)}")
     report: dict[str, Any] = {
         f"ratio_{mode}_{line.workload}_k{line.beams}": line.ratio[mode].median
         for line in lines
