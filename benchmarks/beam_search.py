@@ -32,17 +32,9 @@ import numpy as np
 import torch
 
 from benchmarks.beam_workloads import PROMPT, Workload, codes_workload, titles_workload
-from benchmarks.harness import (
-    Run,
-    Spread,
-    last_line,
-    machine,
-    machine_line,
-    markdown_table,
-    matrix_throughput,
-    one_thread,
-    run,
-)
+from genrec.bench.machine import machine, machine_line, matrix_throughput
+from genrec.bench.measurement import Run, Spread, one_thread, run
+from genrec.bench.report import last_line, markdown_table
 from genrec.decoders.base import Tokens
 from genrec.search import SearchRequest, search
 from index.types import Int64Array

@@ -34,7 +34,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from benchmarks.harness import last_line, machine, machine_line, markdown_table, one_thread
 from benchmarks.step_data import (
     TITLE_VOCABULARY,
     Stand,
@@ -45,6 +44,9 @@ from benchmarks.step_data import (
 )
 from benchmarks.step_peers import DictTrie, MarisaTokens, Static, genre_tries, hugging_face, selecting
 from benchmarks.timing import Timing, race, ratio
+from genrec.bench.machine import machine, machine_line
+from genrec.bench.measurement import one_thread
+from genrec.bench.report import last_line, markdown_table
 from genrec.kernels import StepKernel, StepRules, step_kernel
 from index.catalog import Catalog
 from index.item_filter import Allowed

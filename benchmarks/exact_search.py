@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import last_line, machine, machine_line, markdown_table
+from genrec.bench.machine import machine, machine_line
+from genrec.bench.report import last_line, markdown_table
 from genrec.bundle import load_bundle
 from genrec.decoders.base import Decoder, Items
 from genrec.search import SearchRequest, SearchResult, search

@@ -25,9 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Spread, last_line, machine, machine_line, markdown_table, one_thread, run
 from benchmarks.step_data import synthetic_titles, uniform_codes, zipf_codes
 from benchmarks.step_peers import DictTrie, MarisaTokens
+from genrec.bench.machine import machine, machine_line
+from genrec.bench.measurement import Spread, one_thread, run
+from genrec.bench.report import last_line, markdown_table
 from index.trie import ARRAY_NAMES, TokenTrie, build_trie
 from index.types import IntArray
 from index.walk import TrieWalk
