@@ -38,6 +38,7 @@ def _check_siblings() -> None:
 _check_siblings()
 
 from genrec.recommender import Recommendation, RecommendedItem, Recommender  # noqa: E402
+from genrec.wishes import Wishes  # noqa: E402
 from index.build import IndexSettings, build_index  # noqa: E402
 from index.catalog import Catalog, Item  # noqa: E402
 from index.catalog_readers import read_catalog  # noqa: E402
@@ -58,6 +59,7 @@ __all__ = [
     "Recommendation",
     "RecommendedItem",
     "Recommender",
+    "Wishes",
     "add_items",
     "build_index",
     "compact",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,15 @@ from genrec.decoders.base import Decoder, Items
 from genrec.prior import CANDIDATES, Prior, PriorKind
 from genrec.search import Normalize, SearchRequest, SearchResult, Synchronize, search
 from genrec.tasks import TaskDefaults
+from genrec.wishes import Wishes, resolve, scores_are_shares
 from index.errors import RequestError
 from index.filter_expression import Where
+from index.item_filter import Allowed
 from index.item_index import ItemIndex
 from index.item_rules import ItemRules
-from index.types import FloatArray, Int32Array, IntArray, ItemId
+from index.types import FloatArray, Int32Array, Int64Array, IntArray, ItemId
+
+_USUAL = Wishes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +137,8 @@ class Recommender:
                 ``max_per``, or wishes that contradict each other (the message says which).
             FilterError: ``where`` is no filter over this catalog.
         """
-        return self.recommend_batch(
-            [history],
-            k,
+        wishes = Wishes(
+            k=k,
             beam=beam,
             normalize=normalize,
             synchronize=synchronize,
@@ -149,7 +152,8 @@ class Recommender:
             prior=prior,
             sample=sample,
             seed=seed,
-        )[0]
+        )
+        return self.recommend_batch([history], wishes)[0]
 
     def prior(
         self,
@@ -182,119 +186,80 @@ class Recommender:
     def recommend_batch(
         self,
         histories: Sequence[Sequence[ItemId | int]],
-        k: int = 10,
-        *,
-        beam: int | None = None,
-        normalize: Normalize | None = None,
-        synchronize: Synchronize = "leaf",
-        exclude_seen: bool = True,
-        where: Where | None = None,
-        include: Sequence[ItemId] | None = None,
-        exclude: Sequence[ItemId] = (),
-        exact: bool = False,
-        max_expansions: int | None = None,
-        max_per: Mapping[str, int] | None = None,
-        prior: Prior | None = None,
-        sample: bool = False,
-        seed: int = 0,
+        wishes: Wishes | Sequence[Wishes] = _USUAL,
     ) -> list[Recommendation]:
-        """:meth:`recommend` for many histories in one search; each answer is that of its own call."""
-        ids = [self._ids(history) for history in histories]
-        rows = [self.index.catalog.rows_of(one) for one in ids]
-        known = [one[one >= 0] for one in rows]
-        beam = max(beam if beam is not None else self.defaults.beam, k)
-        normalize = normalize or self.defaults.normalize
-        results = self.search_rows(
-            known,
-            k,
-            beam=beam,
-            normalize=normalize,
-            synchronize=synchronize,
-            exclude_seen=exclude_seen,
-            where=where,
-            include=include,
-            exclude=exclude,
-            exact=exact,
-            max_expansions=max_expansions,
-            max_per=max_per,
-            prior=prior,
-            sample=sample,
-            seed=seed,
-        )
-        is_share = normalize == "catalog" and (prior is None or prior.kind == "mixture")
+        """:meth:`recommend` for many histories together; each answer is that of its own call.
+
+        Args:
+            histories: B of them, as for :meth:`recommend`.
+            wishes: one for all histories, or one each. Those that agree in ``normalize`` and ``synchronize``
+                are searched together, however they differ otherwise.
+
+        Raises:
+            RequestError, FilterError: as :meth:`recommend`, before anything is searched; or there are as many
+                wishes as histories neither once nor each.
+        """
+        each = _one_each(wishes, len(histories))
+        results = self.search_rows([self.history_rows(one) for one in histories], each)
         return [
-            self._recommendation(one_ids, one_rows, result, k, normalize, beam, exact or sample, is_share)
-            for one_ids, one_rows, result in zip(ids, rows, results, strict=True)
+            self.recommendation(history, one, result)
+            for history, one, result in zip(histories, each, results, strict=True)
         ]
 
     def search_rows(
-        self,
-        histories: Sequence[IntArray],
-        k: int,
-        *,
-        beam: int | None = None,
-        normalize: Normalize | None = None,
-        synchronize: Synchronize = "leaf",
-        exclude_seen: bool = True,
-        where: Where | None = None,
-        include: Sequence[ItemId] | None = None,
-        exclude: Sequence[ItemId] = (),
-        exact: bool = False,
-        max_expansions: int | None = None,
-        max_per: Mapping[str, int] | None = None,
-        prior: Prior | None = None,
-        sample: bool = False,
-        seed: int = 0,
+        self, histories: Sequence[IntArray], wishes: Wishes | Sequence[Wishes] = _USUAL
     ) -> list[SearchResult]:
-        """The search itself: histories as catalog rows (int[P] each, oldest first), results as trie ranks."""
-        banned = self.index.catalog.rows_of([str(one) for one in exclude])
-        banned = banned[banned >= 0]
-        caps = self._cap_rules.caps(max_per or {})
-        requests = [
-            SearchRequest(
-                prompt=(Items(np.asarray(rows, np.int64)),),
-                k=k,
-                beam=beam if beam is not None else self.defaults.beam,
-                allowed=self._rules.allowed(
-                    where, include, np.concatenate([rows, banned]) if exclude_seen else banned
-                ),
-                exact=exact,
-                max_expansions=max_expansions,
-                prior=prior,
-                caps=caps,
-                sample_seed=_sample_seed(seed, rows) if sample else None,
+        """The search itself: histories as catalog rows (int[P] each, oldest first), results as trie ranks.
+
+        ``wishes`` and errors are those of :meth:`recommend_batch`.
+        """
+        each = _one_each(wishes, len(histories))
+        requests = self.requests(histories, each)
+        groups: dict[tuple[Normalize, Synchronize], list[int]] = {}
+        for place, one in enumerate(each):
+            groups.setdefault((one.normalize or self.defaults.normalize, one.synchronize), []).append(place)
+        results: dict[int, SearchResult] = {}
+        for (normalize, synchronize), places in groups.items():
+            found = search(
+                self.decoder,
+                self.index.trie,
+                [requests[place] for place in places],
+                normalize=normalize,
+                synchronize=synchronize,
             )
-            for rows in histories
-        ]
-        return search(
-            self.decoder,
-            self.index.trie,
-            requests,
-            normalize=normalize or self.defaults.normalize,
-            synchronize=synchronize,
-        )
+            results.update(zip(places, found, strict=True))
+        return [results[place] for place in range(len(each))]
 
-    def rows_of(self, result: SearchResult) -> Int32Array:
-        """int32[k]: catalog rows of a search result."""
-        return np.asarray(self.index.trie.item_at_rank[result.ranks], np.int32)
+    def requests(
+        self, histories: Sequence[IntArray], wishes: Wishes | Sequence[Wishes] = _USUAL
+    ) -> list[SearchRequest]:
+        """What the search is given: for whoever runs it themselves, :meth:`search_rows` otherwise.
 
-    def _ids(self, history: Sequence[ItemId | int]) -> list[ItemId]:
-        if isinstance(history, str):
-            raise RequestError(f"expected a list of item ids, got the single string {history!r}")
-        return [str(item_id) for item_id in history]
+        Args:
+            histories: B of them as catalog rows, int[P] each, oldest first; :meth:`history_rows` makes one.
+            wishes: one for all, or one each. ``normalize`` and ``synchronize`` are checked here and are the
+                caller's to pass on: requests of one search share them.
 
-    def _recommendation(
-        self,
-        ids: list[ItemId],
-        rows: Int32Array,
-        result: SearchResult,
-        k: int,
-        normalize: Normalize,
-        beam: int,
-        best_first: bool,
-        is_share: bool,
+        Raises:
+            RequestError: wishes that make no sense or contradict each other, or not one for all or one each.
+            FilterError: ``where`` is no filter over this catalog.
+        """
+        shared: dict[int, SearchRequest] = {}  # by wish: all that does not depend on the history, made once
+        requests = []
+        for rows, one in zip(histories, _one_each(wishes, len(histories)), strict=True):
+            if id(one) not in shared:
+                shared[id(one)] = self._shared_request(one)
+            requests.append(self._request(np.asarray(rows, np.int64), one, shared[id(one)]))
+        return requests
+
+    def recommendation(
+        self, history: Sequence[ItemId | int], wishes: Wishes, result: SearchResult
     ) -> Recommendation:
-        catalog = self.index.catalog
+        """The answer to one history: what the search found for it, as items, with what a user should know."""
+        resolved = resolve(wishes, self.defaults)
+        assert resolved.normalize is not None
+        assert resolved.beam is not None
+        catalog, is_share = self.index.catalog, scores_are_shares(resolved)
         items = tuple(
             RecommendedItem(
                 item_id=catalog.item_ids[row],
@@ -307,33 +272,91 @@ class Recommender:
                 zip(self.rows_of(result).tolist(), result.scores.tolist(), strict=True)
             )
         )
-        notes = []
-        if not (rows >= 0).any():
-            notes.append(
-                "no known item in the history: this is what the model recommends to a new user"
-                if ids
-                else "empty history: this is what the model recommends to a new user"
-            )
-        if len(items) < k:
-            notes.append(
-                f"{len(items)} of {k} items: no others pass the request's filters, lists and seen items"
-            )
-        if best_first and result.certified < len(items):
-            notes.append(
-                f"the budget ended after {result.expansions} expansions: {result.certified} of {len(items)} "
-                f"items are proven to be in their place"
-            )
-        unknown = tuple(dict.fromkeys(one for one, row in zip(ids, rows.tolist(), strict=True) if row < 0))
+        ids = _ids(history)
+        rows = catalog.rows_of(ids).tolist()
+        unknown = tuple(dict.fromkeys(one for one, row in zip(ids, rows, strict=True) if row < 0))
         return Recommendation(
-            items,
-            result.certified,
-            unknown,
-            tuple(notes),
-            normalize,
-            beam,
-            result.expansions,
-            result.model_calls,
+            items=items,
+            certified=result.certified,
+            unknown_ids=unknown,
+            notes=_notes(bool(ids), any(row >= 0 for row in rows), resolved, result),
+            normalize=resolved.normalize,
+            beam=resolved.beam,
+            expansions=result.expansions,
+            model_calls=result.model_calls,
         )
+
+    def history_rows(self, history: Sequence[ItemId | int]) -> Int32Array:
+        """int32[P]: catalog rows of a history; ids that are not in the catalog are left out.
+
+        Raises:
+            RequestError: the history is a single string.
+        """
+        rows = self.index.catalog.rows_of(_ids(history))
+        return np.asarray(rows[rows >= 0], np.int32)
+
+    def rows_of(self, result: SearchResult) -> Int32Array:
+        """int32[k]: catalog rows of a search result."""
+        return np.asarray(self.index.trie.item_at_rank[result.ranks], np.int32)
+
+    def _shared_request(self, wishes: Wishes) -> SearchRequest:
+        """A request without a history."""
+        resolved = resolve(wishes, self.defaults)
+        assert resolved.beam is not None
+        banned = self.index.catalog.rows_of([str(one) for one in resolved.exclude])
+        return SearchRequest(
+            prompt=(),
+            k=resolved.k,
+            beam=resolved.beam,
+            allowed=self._rules.allowed(resolved.where, resolved.include, banned[banned >= 0]),
+            exact=resolved.exact,
+            max_expansions=resolved.max_expansions,
+            prior=resolved.prior,
+            caps=self._cap_rules.caps(resolved.max_per or {}),
+        )
+
+    def _request(self, rows: Int64Array, wishes: Wishes, shared: SearchRequest) -> SearchRequest:
+        allowed = shared.allowed
+        if wishes.exclude_seen:
+            seen = np.asarray(self.index.trie.rank_of_item[rows], np.int64)
+            allowed = Allowed.from_bitmap(allowed.bitmap, np.concatenate([allowed.excluded, seen]))
+        seed = _sample_seed(wishes.seed, rows) if wishes.sample else None
+        return replace(shared, prompt=(Items(rows),), allowed=allowed, sample_seed=seed)
+
+
+def _ids(history: Sequence[ItemId | int]) -> list[ItemId]:
+    if isinstance(history, str):
+        raise RequestError(f"expected a list of item ids, got the single string {history!r}")
+    return [str(item_id) for item_id in history]
+
+
+def _one_each(wishes: Wishes | Sequence[Wishes], histories: int) -> Sequence[Wishes]:
+    if isinstance(wishes, Wishes):
+        return [wishes] * histories
+    if len(wishes) != histories:
+        raise RequestError(f"expected one Wishes for all or one per history, {histories}, got {len(wishes)}")
+    return wishes
+
+
+def _notes(has_history: bool, knows_an_item: bool, resolved: Wishes, result: SearchResult) -> tuple[str, ...]:
+    """What a user should know about an answer."""
+    notes, found = [], len(result.ranks)
+    if not knows_an_item:
+        notes.append(
+            "no known item in the history: this is what the model recommends to a new user"
+            if has_history
+            else "empty history: this is what the model recommends to a new user"
+        )
+    if found < resolved.k:
+        notes.append(
+            f"{found} of {resolved.k} items: no others pass the request's filters, lists and seen items"
+        )
+    if (resolved.exact or resolved.sample) and result.certified < found:
+        notes.append(
+            f"the budget ended after {result.expansions} expansions: {result.certified} of {found} "
+            f"items are proven to be in their place"
+        )
+    return tuple(notes)
 
 
 def _sample_seed(seed: int, rows: IntArray) -> int:

@@ -13,6 +13,7 @@ from genrec.evaluation.baselines import Baseline, Bm25Last, Popularity, TextLast
 from genrec.evaluation.cooccurrence import Cooccurrence, CooccurrenceText
 from genrec.evaluation.metrics import measure
 from genrec.recommender import Recommender
+from genrec.wishes import Wishes
 from index.build import training_part
 from index.errors import HistoryError, LeakageError
 from index.histories import Cases, Histories, leave_one_out, temporal_split
@@ -49,7 +50,7 @@ def rank_cases(
     ranked = np.full((len(cases), k), -1, np.int32)
     for begin in range(0, len(cases), BATCH):
         batch = range(begin, min(begin + BATCH, len(cases)))
-        results = recommender.search_rows([cases.history_of(case) for case in batch], k)
+        results = recommender.search_rows([cases.history_of(case) for case in batch], Wishes(k=k))
         for case, result in zip(batch, results, strict=True):
             rows = recommender.rows_of(result)
             ranked[case, : len(rows)] = rows

@@ -8,6 +8,7 @@ import pytest
 from genrec.evaluation.protocol import evaluate, rank_cases
 from genrec.recommender import Recommender
 from genrec.tasks import TaskDefaults
+from genrec.wishes import Wishes
 from index.build import IndexSettings, build_index, training_part
 from index.errors import HistoryError, LeakageError
 from index.histories import Histories, leave_one_out, temporal_split
@@ -52,7 +53,7 @@ def test_ranking_in_batches_is_ranking_one_by_one(recommender):
     cases = leave_one_out(toy_histories(), "test").take(np.arange(6))
     ranked = rank_cases(recommender, cases, k=12)
     for case in range(len(cases)):
-        (alone,) = recommender.search_rows([cases.history_of(case)], 12)
+        (alone,) = recommender.search_rows([cases.history_of(case)], Wishes(k=12))
         assert ranked[case].tolist() == recommender.rows_of(alone).tolist()
         assert not set(ranked[case]) & set(cases.history_of(case).tolist())
 

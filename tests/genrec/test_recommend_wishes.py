@@ -9,6 +9,7 @@ import pytest
 
 from genrec.recommender import Recommendation, Recommender
 from genrec.tasks import TaskDefaults
+from genrec.wishes import Wishes
 from index.errors import RequestError
 from tests.fake_decoder import FakeDecoder
 from tests.toy import ITEMS, toy_index
@@ -71,7 +72,7 @@ def test_samples_repeat_by_seed_and_differ_by_history(recommender):
 
     assert drawn(["i3"], 1) == drawn(["i3"], 1)
     assert len({tuple(drawn(["i3"], seed)) for seed in range(10)}) > 5
-    together = recommender.recommend_batch([["i3"], ["i4"], []], k=5, sample=True, seed=4)
+    together = recommender.recommend_batch([["i3"], ["i4"], []], Wishes(k=5, sample=True, seed=4))
     assert [ids(one) for one in together] == [drawn(one, 4) for one in (["i3"], ["i4"], [])]
     answer = recommender.recommend(["i3"], k=5, sample=True)
     assert answer.certified == 5

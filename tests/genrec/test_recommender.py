@@ -5,6 +5,7 @@ import pytest
 
 from genrec.recommender import Recommender
 from genrec.tasks import TaskDefaults
+from genrec.wishes import Wishes
 from index.errors import FilterError, IndexFormatError, RequestError
 from tests.fake_decoder import FakeDecoder
 from tests.toy import ITEMS, toy_index
@@ -89,7 +90,7 @@ def test_exact_answers_are_proven(recommender):
 
 def test_a_batch_answers_each_history_as_alone(recommender):
     histories = [["i1"], [], ["i3", "i9", "nobody"]]
-    together = recommender.recommend_batch(histories, k=4)
+    together = recommender.recommend_batch(histories, Wishes(k=4))
     for history, answer in zip(histories, together, strict=True):
         alone = recommender.recommend(history, k=4)
         assert [i.item_id for i in alone.items] == [i.item_id for i in answer.items]

@@ -1,0 +1,104 @@
+"""Wishes: what one request asks for beside its history.
+
+They say nothing of the index or the model that will answer. A Recommender resolves them: what is left open
+takes the bundle's defaults, and wishes that make no sense are refused before anything is searched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import get_args
+
+from genrec.prior import Prior
+from genrec.search import Normalize, Synchronize
+from genrec.tasks import TaskDefaults
+from index.errors import RequestError
+from index.filter_expression import Where
+from index.types import ItemId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What one request asks for; every field is a keyword of :meth:`genrec.Recommender.recommend`."""
+
+    k: int = 10
+    """Items wanted. Fewer come back only where the catalog has fewer allowed ones."""
+    beam: int | None = None
+    """Prefixes kept per step; the bundle's default where not given, never below k."""
+    normalize: Normalize | None = None
+    """``"catalog"`` or ``"vocabulary"``; the bundle's default (measured) where not given."""
+    synchronize: Synchronize = "leaf"
+    """``"leaf"``, or ``"token"`` for parity with Hugging Face's beam search."""
+    exclude_seen: bool = True
+    """Leave out items of the history, inside the search."""
+    where: Where | None = None
+    """A filter over catalog fields, ``'year >= 1990 and "Comedy" in genres'`` or its structured form
+    (:mod:`index.filter_expression`). It acts inside the search: exactly min(k, allowed) items come back."""
+    include: Sequence[ItemId] | None = None
+    """Only these items are allowed."""
+    exclude: Sequence[ItemId] = ()
+    """These items are not."""
+    exact: bool = False
+    """Go on until the k best are proven. ``beam`` prefixes are then taken up at a time."""
+    max_expansions: int | None = None
+    """Budget of an exact search or a sample, in prefixes."""
+    max_per: Mapping[str, int] | None = None
+    """At most so many items with one value of a field, ``{"brand": 2}``; the best ones by score. A list field
+    counts each of its values."""
+    prior: Prior | None = None
+    """What is known of the items beside the model; :meth:`genrec.Recommender.prior` makes one."""
+    sample: bool = False
+    """Draw k items without replacement instead of ranking them, in the model's proportions (catalog scores).
+    Items come in the order drawn."""
+    seed: int = 0
+    """Of the sample. The same seed and history draw the same items."""
+
+
+def resolve(wishes: Wishes, defaults: TaskDefaults) -> Wishes:
+    """The wishes with ``beam`` and ``normalize`` filled in.
+
+    Raises:
+        RequestError: k, beam or max_expansions below 1, an unknown mode, or wishes that contradict each other.
+    """
+    beam = defaults.beam if wishes.beam is None else wishes.beam
+    normalize = defaults.normalize if wishes.normalize is None else wishes.normalize
+    if wishes.k < 1 or beam < 1:
+        raise RequestError(f"expected k >= 1 and beam >= 1, got k={wishes.k}, beam={beam}")
+    if wishes.max_expansions is not None and wishes.max_expansions < 1:
+        raise RequestError(f"expected max_expansions >= 1, got {wishes.max_expansions}; None sets no limit")
+    for value, known in ((normalize, get_args(Normalize)), (wishes.synchronize, get_args(Synchronize))):
+        if value not in known:
+            raise RequestError(f"expected one of {', '.join(known)}, got {value!r}")
+    resolved = replace(wishes, beam=max(beam, wishes.k), normalize=normalize)
+    _check_agreement(resolved)
+    return resolved
+
+
+def scores_are_shares(resolved: Wishes) -> bool:
+    """Whether exp(score) is a share of the whole catalog's probability."""
+    return resolved.normalize == "catalog" and (resolved.prior is None or resolved.prior.kind == "mixture")
+
+
+def _check_agreement(resolved: Wishes) -> None:
+    leaf_only = {
+        "exact search": resolved.exact,
+        "priors": resolved.prior is not None,
+        "caps": bool(resolved.max_per),
+        "sampling": resolved.sample,
+    }
+    for name, is_asked in leaf_only.items():
+        if is_asked and resolved.synchronize == "token":
+            raise RequestError(
+                f"expected {name} to be leaf-synchronous, got synchronize='token'; leave it out"
+            )
+    is_mixture = resolved.prior is not None and resolved.prior.kind == "mixture"
+    if resolved.normalize != "catalog" and (resolved.sample or is_mixture):
+        raise RequestError(
+            f"expected catalog scores for a {'sample' if resolved.sample else 'mixture prior'}, "
+            f"got normalize={resolved.normalize!r}: only they are a distribution over the items"
+        )
+    if resolved.sample and resolved.prior is not None and not is_mixture:
+        raise RequestError(
+            "expected a mixture prior for a sample, got an additive one; its scores are no distribution"
+        )
