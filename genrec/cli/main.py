@@ -11,7 +11,7 @@ from collections.abc import Callable
 import typer
 
 import genrec
-from genrec.cli import demo, doctor, evaluate, index, recommend, train
+from genrec.cli import bench, demo, doctor, evaluate, index, recommend, train
 from genrec.cli.output import remark
 from index.errors import GenrecError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(index.app, name="index")
+app.add_typer(bench.app, name="bench")
 _EXAMPLES: dict[Callable[..., None], str] = {
     train.train: "genrec train --index runs/movies.index --interactions ratings.csv --out runs/movies --minutes 15",
     recommend.recommend: "genrec recommend runs/movies --history 1,32,50 -k 5 --where 'year >= 1990'",
