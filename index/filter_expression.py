@@ -13,7 +13,7 @@ and a structured form, for the API::
 with ``{"category": ["Books", "Music"]}`` as the short form of membership. Strings are parsed by Python's own
 parser into a syntax tree, of which only comparisons, names and literals are accepted; nothing is evaluated as
 code. A missing value satisfies no comparison (so ``not`` of a comparison with it holds). This module knows
-catalog fields; it knows no trie and no ranks.
+what may be compared with what; :mod:`index.filter_columns` compares.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ import ast
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import and_, or_
 from typing import Any, Literal, TypeAlias, get_args
 
 import polars as pl
@@ -102,57 +100,29 @@ def canonical(parsed: Filter) -> str:
     return json.dumps(_plain(parsed), sort_keys=True, ensure_ascii=False)
 
 
-def mask_expression(parsed: Filter, catalog: Catalog) -> pl.Expr:
-    """The filter as a polars expression over the catalog's frame: boolean, never null.
+def check_comparison(one: Comparison, catalog: Catalog) -> None:
+    """Whether a catalog's field can be compared so.
 
     Raises:
         FilterError: an unknown field, or a comparison the field's type does not have.
     """
-    match parsed:
-        case All(parts):
-            return reduce(and_, (mask_expression(part, catalog) for part in parts), pl.lit(True))
-        case Any_(parts):
-            return reduce(or_, (mask_expression(part, catalog) for part in parts), pl.lit(False))
-        case Not(part):
-            return ~mask_expression(part, catalog)
-        case Comparison():
-            return _comparison(parsed, catalog).fill_null(False)
-
-
-def _comparison(one: Comparison, catalog: Catalog) -> pl.Expr:
     schema = catalog.frame.schema
     if one.field not in schema:
         raise FilterError(f"expected a field of the catalog ({', '.join(schema)}), got {one.field!r}")
-    dtype, column = schema[one.field], pl.col(one.field)
-    values = one.value if isinstance(one.value, tuple) else (one.value,)
+    dtype = schema[one.field]
     is_list = isinstance(dtype, pl.List)
     kind = dtype.inner if isinstance(dtype, pl.List) else dtype
-    for value in values:
+    for value in one.value if isinstance(one.value, tuple) else (one.value,):
         if not _comparable(value, kind):
             raise FilterError(
                 f"expected a value of type {_type_name(kind)} for field {one.field!r}, got {value!r}"
             )
-    if one.op == "contains" or (is_list and one.op in ("==", "in")):
-        if not is_list:
-            raise FilterError(
-                f"expected a list field before 'contains', got {one.field!r} ({_type_name(dtype)})"
-            )
-        return reduce(or_, (column.list.contains(pl.lit(v)) for v in values), pl.lit(False))
-    if is_list:
+    if one.op == "contains" and not is_list:
+        raise FilterError(f"expected a list field before 'contains', got {one.field!r} ({_type_name(dtype)})")
+    if is_list and one.op not in ("contains", "==", "in"):
         raise FilterError(f"expected 'contains' or 'in' for the list field {one.field!r}, got {one.op!r}")
-    if one.op == "in":
-        return column.is_in(pl.Series(_as_type(values, kind), dtype=kind).implode())
-    if one.op in ("<", "<=", ">", ">=") and kind == pl.Boolean:
+    if kind == pl.Boolean and one.op in ("<", "<=", ">", ">="):
         raise FilterError(f"expected == or != for the boolean field {one.field!r}, got {one.op!r}")
-    compare = {
-        "==": column.eq,
-        "!=": column.ne,
-        "<": column.lt,
-        "<=": column.le,
-        ">": column.gt,
-        ">=": column.ge,
-    }
-    return compare[one.op](pl.lit(one.value))
 
 
 def _comparable(value: Scalar, dtype: PolarsDataType) -> bool:
@@ -161,15 +131,6 @@ def _comparable(value: Scalar, dtype: PolarsDataType) -> bool:
     if isinstance(value, (int, float)):
         return dtype in (pl.Int64, pl.Float64)
     return dtype == pl.String
-
-
-def _as_type(values: tuple[Scalar, ...], dtype: PolarsDataType) -> list[Scalar]:
-    """The values a field of this type can have: 1.5 is no value of a whole-number field."""
-    if dtype == pl.Float64:
-        return [float(value) for value in values]
-    if dtype == pl.Int64:
-        return [int(value) for value in values if value == int(value)]
-    return list(values)
 
 
 def _type_name(dtype: PolarsDataType) -> str:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from threading import Lock
 
 import numpy as np
-import polars as pl
 
 from index.catalog import Catalog
-from index.filter_expression import Where, canonical, mask_expression, parse_filter
+from index.filter_columns import FilterColumns
+from index.filter_expression import Where, canonical, parse_filter
 from index.item_filter import Allowed, RankBitmap
 from index.trie import TokenTrie
 from index.types import BoolArray, IntArray, ItemId
@@ -48,7 +48,7 @@ class ItemRules:
             self._live = np.ones(len(trie), np.bool_)
             self._live[trie.rank_of_item[removed]] = False
             self._everything = RankBitmap.from_mask(self._live)
-        self._by_rank: pl.DataFrame | None = None
+        self._columns = FilterColumns(catalog, trie)
         self._cache: OrderedDict[str, RankBitmap] = OrderedDict()
         self._cache_bytes = cache_bytes
         self._lock = Lock()
@@ -95,18 +95,10 @@ class ItemRules:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
-        mask = self._mask(mask_expression(parsed, self._catalog))
+        mask = self._columns.mask(parsed)
         bitmap = RankBitmap.from_mask(mask if self._live is None else mask & self._live)
         with self._lock:
             self._cache[key] = bitmap
             while self.cached_bytes > self._cache_bytes and len(self._cache) > 1:
                 self._cache.popitem(last=False)
         return bitmap
-
-    def _mask(self, expression: pl.Expr) -> BoolArray:
-        """bool[N] over ranks. The catalog is put in rank order once, so that no bitmap has to be."""
-        if self._by_rank is None:
-            self._by_rank = self._catalog.frame[np.asarray(self._trie.item_at_rank, np.int64)]
-        selected = self._by_rank.select(expression.alias("allowed"))["allowed"]
-        mask: BoolArray = selected.to_numpy()
-        return np.broadcast_to(mask, len(self._trie)) if len(mask) != len(self._trie) else mask
