@@ -17,6 +17,7 @@ from transformers import (
 
 from genrec.decoders.base import Tokens
 from genrec.decoders.model_body import RotaryBody, StockBody, body_of
+from genrec.decoders.packed_layer import can_pack
 from genrec.decoders.torch_decoder import TorchDecoder
 from tests.genrec import tiny_models
 from tests.genrec.tiny_models import ROTARY, VOCABULARY
@@ -74,3 +75,41 @@ def test_a_namesake_of_another_library_is_run_as_it_is() -> None:
     namesake = torch.nn.Module()
     namesake.base_model = LlamaModel()
     assert isinstance(body_of(namesake), StockBody)
+
+
+def test_weights_trained_or_replaced_after_a_call_are_seen() -> None:
+    model = random_model(CONFIGS["llama"])
+    decoder, prompts = TorchDecoder(model), [(Tokens(np.arange(6)),)]
+
+    def against_the_stock_body() -> float:
+        stock = TorchDecoder(model)
+        stock._body = StockBody(model.base_model)
+        return float(np.abs(decoder.prefill(prompts).hidden - stock.prefill(prompts).hidden).max())
+
+    before = decoder.prefill(prompts).hidden
+    layer = model.base_model.layers[0]
+    with torch.no_grad():
+        layer.mlp.up_proj.weight.mul_(1.5)
+        layer.input_layernorm.weight.mul_(0.5)
+    assert against_the_stock_body() < 1e-5
+    assert np.abs(decoder.prefill(prompts).hidden - before).max() > 1e-3
+    layer.self_attn.q_proj = torch.nn.Sequential(layer.self_attn.q_proj)  # as an adapter would wrap it
+    layer.self_attn.q_proj.weight = layer.self_attn.q_proj[0].weight
+    assert against_the_stock_body() < 1e-5
+    layer.self_attn.q_proj[0] = torch.nn.Linear(32, 32)
+    layer.self_attn.q_proj.weight = layer.self_attn.q_proj[0].weight
+    assert against_the_stock_body() < 1e-5
+
+
+@pytest.mark.parametrize("change", ["half", "adapter", "activation"])
+def test_only_plain_float32_layers_are_packed(change: str) -> None:
+    layers = list(random_model(CONFIGS["llama"]).base_model.layers)
+    assert can_pack(layers)
+    if change == "half":
+        layers[0].to(torch.bfloat16)
+    elif change == "adapter":
+        layers[0].mlp.up_proj = torch.nn.Sequential(layers[0].mlp.up_proj)
+        layers[0].mlp.up_proj.weight = layers[0].mlp.up_proj[0].weight
+    else:
+        layers[0].mlp.act_fn = torch.nn.GELU()
+    assert not can_pack(layers)
