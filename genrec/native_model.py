@@ -13,10 +13,7 @@ they survive a catalog that grows, shrinks or is reordered.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 import torch
@@ -24,87 +21,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
-from index.errors import DecoderError, IndexFormatError
+from genrec.native_config import CONFIG_FILE as CONFIG_FILE
+from genrec.native_config import RESIDUAL_CODES, item_tokens, residual_place
+from genrec.native_config import WEIGHTS_FILE as WEIGHTS_FILE
+from genrec.native_config import NativeConfig as NativeConfig
+from index.errors import IndexFormatError
 from index.types import Int32Array
-
-CONFIG_FILE = "native_config.json"
-WEIGHTS_FILE = "native_model.safetensors"
-RESIDUAL_CODES = "residual_codes"
 
 # Part of history positions that are read by codes alone while training, so that codes carry an item that has
 # no residual. Not tuned.
 RESIDUAL_DROPOUT = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class NativeConfig:
-    """The shape of a native model.
-
-    The defaults make 0.9 M parameters for four levels of about 256 codes, residuals aside. On Amazon Beauty they
-    learn more, and faster, than width 64 with dropout 0.3 or width 128 with dropout 0.4 (one run each).
-    """
-
-    code_sizes: tuple[int, ...]  # codes at each level; token id of code c at level l is offset[l] + c
-    hidden_size: int = 128
-    layers: int = 2
-    heads: int = 4
-    max_items: int = 50  # longest history the body reads; older items are cut off
-    head_size: int = 256  # inner width of the head's MLP at every level
-    dropout: float = 0.2
-    residual_items: int = 20_000
-    """At most this many items, those with the most training events, get a vector of their own beside their
-    codes' sum. On Amazon Beauty, 1,000 steps, validation NDCG@10 over all users: .0405 with, .0379 without.
-    Bounded because AdamW touches every row at every step."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "code_sizes", tuple(int(size) for size in self.code_sizes))
-        for name in ("hidden_size", "layers", "heads", "max_items", "head_size"):
-            if getattr(self, name) < 1:
-                raise DecoderError(
-                    f"expected {name} >= 1, got {getattr(self, name)}; correct the model config"
-                )
-        if not self.code_sizes or min(self.code_sizes) < 1:
-            raise DecoderError(
-                f"expected code_sizes >= 1 at every level, got {self.code_sizes}; rebuild the index"
-            )
-        if self.hidden_size % self.heads:
-            raise DecoderError(
-                f"expected hidden_size divisible by heads, got {self.hidden_size} by {self.heads}; change one"
-            )
-        if self.residual_items < 0:
-            raise DecoderError(f"expected residual_items >= 0, got {self.residual_items}; correct the config")
-        if not 0.0 <= self.dropout < 1.0:
-            raise DecoderError(f"expected 0 <= dropout < 1, got {self.dropout}; correct the model config")
-
-    @property
-    def levels(self) -> int:
-        """L, the codes of an item."""
-        return len(self.code_sizes)
-
-    @property
-    def offsets(self) -> tuple[int, ...]:
-        """L + 1 token offsets: level l owns the tokens [offsets[l], offsets[l + 1])."""
-        return (0, *(int(end) for end in np.cumsum(self.code_sizes)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The config as JSON values."""
-        return {**asdict(self), "code_sizes": list(self.code_sizes)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read a config back.
-
-        Raises:
-            IndexFormatError: a key is unknown or missing.
-        """
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown or "code_sizes" not in values:
-            raise IndexFormatError(
-                f"expected a native model config with keys {sorted(known)}, got unknown keys {unknown} "
-                f"among {sorted(values)}; load it with the genrec version that wrote it"
-            )
-        return cls(**values)
 
 
 class NativeModel(nn.Module):
@@ -133,11 +59,12 @@ class NativeModel(nn.Module):
         size = config.hidden_size
         offsets = torch.tensor(config.offsets, dtype=torch.int64)
         self.register_buffer("level_offsets", offsets, persistent=False)
-        self.register_buffer("item_tokens", _item_tokens(config, codes), persistent=False)
+        self.register_buffer("item_tokens", torch.from_numpy(item_tokens(config, codes)), persistent=False)
         if residual_codes is None:
             residual_codes = np.zeros((0, config.levels), np.int32)
         self.register_buffer(RESIDUAL_CODES, torch.from_numpy(residual_codes.astype(np.int32)))
-        self.register_buffer("residual_place", _residual_place(residual_codes, codes), persistent=False)
+        place = torch.from_numpy(residual_place(residual_codes, codes))
+        self.register_buffer("residual_place", place, persistent=False)
         self.residual = nn.Embedding(
             len(residual_codes) + 1, size, padding_idx=0
         )  # row 0: no vector of its own
@@ -266,34 +193,3 @@ class CodeHead(nn.Module):
         if self.from_prefix is not None:
             projected = projected + self.from_prefix(prefix)
         return self.out(self.dropout(nn.functional.gelu(projected)))  # type: ignore[no-any-return]
-
-
-def _residual_place(residual_codes: Int32Array, codes: Int32Array) -> Tensor:
-    """int64[N]: 1 + the place of each row's code path among ``residual_codes``, 0 where it is not there."""
-    if not len(residual_codes):
-        return torch.zeros(len(codes), dtype=torch.int64)
-    paths, path = np.unique(np.concatenate([residual_codes, codes]), axis=0, return_inverse=True)
-    path = path.reshape(-1)  # numpy 2.0 keeps the axis
-    place = np.zeros(len(paths), np.int64)
-    place[path[: len(residual_codes)]] = np.arange(1, len(residual_codes) + 1)
-    return torch.from_numpy(place[path[len(residual_codes) :]])
-
-
-def _item_tokens(config: NativeConfig, codes: Int32Array) -> Tensor:
-    """Token ids int64[N, L] of a checked code table."""
-    if codes.ndim != 2 or codes.shape[1] != config.levels:
-        raise DecoderError(
-            f"expected codes of shape [N, {config.levels}], got {list(codes.shape)}; "
-            "use the index the model was trained on"
-        )
-    if len(codes) == 0:
-        raise DecoderError(
-            "expected codes for at least one item, got none; build the index from a catalog with items"
-        )
-    low, high = codes.min(0), codes.max(0)
-    if (low < 0).any() or (high >= np.array(config.code_sizes)).any():
-        raise DecoderError(
-            f"expected codes below {list(config.code_sizes)}, got {low.tolist()} to {high.tolist()}; "
-            "use the index the model was trained on"
-        )
-    return torch.from_numpy(codes.astype(np.int64) + np.array(config.offsets[:-1], np.int64))

@@ -1,0 +1,146 @@
+"""What a native model remembers of its requests, in numpy: prefixes of codes, whatever runs the matrices.
+
+A prefix is the running sum of its code embeddings and its depth; feeding a code is one addition. Nothing here
+knows the model's body, its heads or scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from genrec.decoders.base import Items, Prompt
+from index.errors import DecoderError
+from index.types import Float32Array, Int64Array, IntArray
+
+
+class NativeState:
+    """One request: its prompt as the heads see it, and the prefixes fed since."""
+
+    __slots__ = ("depth", "prefix", "projected")
+
+    def __init__(self, projected: Float32Array, prefix: Float32Array, depth: Int64Array) -> None:
+        self.projected = projected  # [L, F] the body's output after each level's first layer; never written
+        self.prefix = prefix  # [S, H] sum of the code embeddings up to each slot
+        self.depth = depth  # [S] codes up to each slot
+
+    @property
+    def slots(self) -> int:
+        """Tokens fed after the prompt."""
+        return len(self.depth)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes."""
+        return self.projected.nbytes + self.prefix.nbytes + self.depth.nbytes
+
+    def fork(self) -> NativeState:
+        """An independent copy. Arrays are replaced, never written, so sharing them is safe."""
+        return NativeState(self.projected, self.prefix, self.depth)
+
+    def compact(self, live: IntArray) -> None:
+        """Keep the slots ``live``, renumbered in their order."""
+        self.prefix, self.depth = self.prefix[live], self.depth[live]
+
+
+def history_rows(prompt: Prompt, max_items: int, items: int) -> Int64Array:
+    """The item rows int64[P] a body reads: the last ``max_items`` of a history.
+
+    Raises:
+        DecoderError: the prompt is not one Items segment, or names a row outside 0 .. ``items`` - 1.
+    """
+    if len(prompt) != 1 or not isinstance(prompt[0], Items):
+        kinds = [type(segment).__name__ for segment in prompt]
+        raise DecoderError(
+            f"expected a prompt of one Items segment, got {kinds}; the native model reads items"
+        )
+    rows = np.asarray(prompt[0].rows[-max_items:], np.int64)
+    if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= items):
+        raise DecoderError(
+            f"expected item rows in [0, {items}), got {int(rows.min())} to {int(rows.max())}; "
+            "map items to catalog rows first"
+        )
+    return rows
+
+
+class CodeTable:
+    """The codes of every level and their embeddings.
+
+    Args:
+        code_sizes: codes at each level.
+        embedding: [V, H], the embedding of every code, level by level.
+    """
+
+    def __init__(self, code_sizes: Sequence[int], embedding: Float32Array) -> None:
+        self.levels = len(code_sizes)
+        self.offsets: Int64Array = np.concatenate([[0], np.cumsum(code_sizes)]).astype(np.int64)  # [L + 1]
+        self.level_of: Int64Array = np.repeat(np.arange(self.levels), code_sizes)  # [V]
+        self.embedding = embedding
+
+    def feed(
+        self, states: Sequence[NativeState], request: IntArray, token: IntArray, parent: IntArray
+    ) -> tuple[Float32Array, Int64Array]:
+        """Add one code to each of R prefixes: running sum float32[R, H] and depth int64[R] of the new ones.
+
+        Raises:
+            DecoderError: a token is no code of the level its prefix stands at. No state has changed then.
+        """
+        prefix, depth = self._advance(states, request, token, parent)
+        first = np.searchsorted(request, np.arange(len(states) + 1))
+        for state, begin, end in zip(states, first[:-1], first[1:], strict=True):
+            if begin < end:
+                state.prefix = np.concatenate([state.prefix, prefix[begin:end]])
+                state.depth = np.concatenate([state.depth, depth[begin:end]])
+        return prefix, depth
+
+    def check_depths(self, depth: IntArray) -> None:
+        """Refuse rows that stand behind the last level.
+
+        Raises:
+            DecoderError: one does.
+        """
+        if len(depth) and int(depth.max()) >= self.levels:
+            raise DecoderError(
+                f"expected depths below {self.levels}, got {int(depth.max())}; "
+                "use the index the model was trained on"
+            )
+
+    def _advance(
+        self, states: Sequence[NativeState], request: IntArray, token: IntArray, parent: IntArray
+    ) -> tuple[Float32Array, Int64Array]:
+        """Running sum float32[R, H] and depth int64[R] of each row's prefix, its own token included."""
+        before = np.array([state.slots for state in states], np.int64)
+        # One table of all predecessors there are already: row 0 is every request's empty prefix.
+        nothing = np.zeros((1, self.embedding.shape[1]), np.float32)
+        known_prefix = np.concatenate([nothing, *(state.prefix for state in states)])
+        known_depth = np.concatenate([np.zeros(1, np.int64), *(state.depth for state in states)])
+        base = 1 + np.cumsum(before) - before
+        in_call = parent >= before[request]
+        place = np.where(parent < 0, 0, base[request] + parent)
+        place[in_call] = 0
+        prefix, depth = known_prefix[place], known_depth[place] + 1
+        own = self.embedding[token]
+        prefix += own
+        # Chains: a row whose predecessor is in this call waits for it; as many rounds as a chain is long.
+        caller = np.searchsorted(request, request) + parent - before[request]
+        waiting = np.flatnonzero(in_call)
+        while len(waiting):
+            blocked = np.zeros(len(request), bool)
+            blocked[waiting] = True
+            free = waiting[~blocked[caller[waiting]]]
+            prefix[free] = prefix[caller[free]] + own[free]
+            depth[free] = depth[caller[free]] + 1
+            waiting = waiting[blocked[caller[waiting]]]
+        if len(depth) and int(depth.max()) > self.levels:
+            raise DecoderError(
+                f"expected nothing after the last code of a path, got {int(depth.max())} codes; "
+                "use the index the model was trained on"
+            )
+        if not np.array_equal(self.level_of[token], depth - 1):
+            wrong = int(np.flatnonzero(self.level_of[token] != depth - 1)[0])
+            raise DecoderError(
+                f"expected a code of level {int(depth[wrong]) - 1}, got token {int(token[wrong])}, "
+                f"which is of level {int(self.level_of[token[wrong]])}; feed codes in their order"
+            )
+        return prefix, depth
