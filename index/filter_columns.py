@@ -16,8 +16,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
-from operator import and_, or_
 from threading import Lock
 from typing import Any, Protocol
 
@@ -56,9 +54,15 @@ class FilterColumns:
         """
         match parsed:
             case All(parts):
-                return reduce(and_, map(self.mask, parts), np.ones(len(self._trie), np.bool_))
+                holds = np.ones(len(self._trie), np.bool_)
+                for part in parts:
+                    holds &= self.mask(part)
+                return holds
             case Any_(parts):
-                return reduce(or_, map(self.mask, parts), np.zeros(len(self._trie), np.bool_))
+                holds = np.zeros(len(self._trie), np.bool_)
+                for part in parts:
+                    holds |= self.mask(part)
+                return holds
             case Not(part):
                 return ~self.mask(part)
             case Comparison():
@@ -108,7 +112,10 @@ class _ScalarColumn:
             for start, stop in ranges:
                 holds[start:stop] = True
             return holds.take(self.codes)
-        return reduce(or_, (self._within(*one) for one in ranges), np.zeros(len(self.codes), np.bool_))
+        result = np.zeros(len(self.codes), np.bool_)
+        for start, stop in ranges:
+            result |= self._within(start, stop)
+        return result
 
     def _ranges(self, one: Comparison) -> list[tuple[int, int]]:
         """Codes ``start .. stop - 1`` for which the comparison holds."""
