@@ -15,6 +15,7 @@ import numpy as np
 from genrec.caps import Room
 from genrec.decoders.base import Decoder, Hidden
 from genrec.item_scores import paths_of
+from genrec.kernels import StepKernel, StepRules, step_kernel
 from genrec.prefixes import OpenPrefixes, Prefixes, best_per_request, concatenate
 from genrec.search_batch import Normalize, SearchBatch, SearchRequest, SearchResult
 from genrec.values import mask_of
@@ -22,16 +23,20 @@ from index.trie import TokenTrie, ragged_positions
 from index.types import BoolArray, Float64Array, Int64Array
 from index.walk import Places
 
+_ALL = np.iinfo(np.int32).max  # a beam that keeps every prefix
+
 
 class LeafSearch(SearchBatch):
-    """One batch's search. The frontier is a :class:`Prefixes` whose hidden rows are ``self.hidden``."""
+    """One batch's search, a decision at a time. The frontier's hidden rows are ``self.hidden``.
+
+    :meth:`run` takes it to its end. A server steps it instead, and between two steps takes finished requests
+    out, drops those nobody waits for, and lets others :meth:`join`.
+    """
 
     def __init__(
         self, decoder: Decoder, trie: TokenTrie, requests: Sequence[SearchRequest], normalize: Normalize
     ) -> None:
         super().__init__(decoder, trie, requests, normalize)
-        # An exact answer and a sample are both found by following the best open values to the end.
-        self.best_first = np.array([one.exact or one.sample_seed is not None for one in requests])  # [B]
         self.room = {
             b: Room(one.caps, mask_of(one.allowed, len(trie)))
             for b, one in enumerate(requests)
@@ -39,20 +44,121 @@ class LeafSearch(SearchBatch):
         }
         self.resumed: set[int] = set()  # capped requests whose beam ended with too few items
         self.open = OpenPrefixes([self.best_first[b] or b in self.room for b in range(self.size)])
-
-    def run(self) -> list[SearchResult]:
-        """Step until no request has a prefix left that could still matter."""
+        self.frontier = self.root()
+        self.going = np.ones(self.size, bool)
+        """[B] whether a request still has a prefix that could matter; False for good once it has none."""
         request, rank = self.values.candidates()
         if len(rank):
             self.finish(paths_of(self, request, rank), ahead=True)
-        frontier = chosen = self.root()
-        while len(chosen):  # an empty frontier is no end: some requests may come back to what is open
-            chosen = self._choose(*self._expand(frontier))
-            frontier = self._take_up(chosen)
+
+    def bind(self, requests: Sequence[SearchRequest]) -> None:
+        """See :meth:`SearchBatch.bind`."""
+        super().bind(requests)
+        # An exact answer and a sample are both found by following the best open values to the end.
+        self.best_first = np.array(
+            [one.exact or one.sample_seed is not None for one in requests], bool
+        )  # [B]
+        self.looking_ahead = [
+            b for b, one in enumerate(requests) if one.look_ahead and one.allowed.bitmap is not None
+        ]
+        self.kernel: StepKernel | None = None
+        if self.values.are_scores and all(one.caps is None for one in requests):
+            look_ahead = np.zeros(len(requests), bool)
+            look_ahead[self.looking_ahead] = True
+            rules = StepRules(
+                beam=np.where(self.best_first, _ALL, self.beam),
+                items=self.k,
+                allowed=[one.allowed for one in requests],
+                look_ahead=look_ahead & ~self.best_first,
+                catalog=self.normalize == "catalog",
+            )
+            self.kernel = step_kernel(self.trie, rules)
+
+    def run(self) -> list[SearchResult]:
+        """Step until no request has a prefix left that could still matter."""
+        while self.going.any():
+            self.step()
         return self.results(self.open.bound())
 
-    def _expand(self, frontier: Prefixes) -> tuple[Prefixes, Float64Array]:
-        """Score all children of the frontier; finish those that are items, return the others and their order."""
+    def step(self) -> None:
+        """One decision of every request that is still going: one call of the model at most."""
+        if not len(self.frontier):
+            newest = self.frontier
+        elif self.kernel is None:
+            newest = self._expand_with_values(self.frontier)
+        else:
+            newest = self._expand(self.kernel, self.frontier)
+        chosen = self._choose(newest)
+        self.going = np.bincount(chosen.request, minlength=self.size) > 0
+        self.frontier = self._take_up(chosen)
+
+    def join(self, other: LeafSearch) -> None:
+        """Take in another search between two steps; its requests come behind these, and it is used up."""
+        number = self.size + np.arange(other.size)
+        self.frontier = concatenate([self.frontier, other.frontier.renumbered(number)])
+        self.hidden = np.concatenate([self.hidden, other.hidden])
+        self.going = np.concatenate([self.going, other.going])
+        self.states += other.states
+        self.slots = np.concatenate([self.slots, other.slots])
+        self.expansions = np.concatenate([self.expansions, other.expansions])
+        self.model_calls = np.concatenate([self.model_calls, other.model_calls])
+        self.finished += other.finished
+        self.open.join(other.open)
+        self.values.join(other.values, self.size)
+        self.room |= {int(number[b]): room for b, room in other.room.items()}
+        self.resumed |= {int(number[b]) for b in other.resumed}
+        self.bind([*self.requests, *other.requests])
+
+    def keep(self, requests: Int64Array) -> None:
+        """Go on with these requests (ascending) only; they are renumbered from 0."""
+        number = np.full(self.size, -1)
+        number[requests] = np.arange(len(requests))
+        rows = number[self.frontier.request] >= 0
+        self.frontier, self.hidden = self.frontier.take(rows).renumbered(number), self.hidden[rows]
+        self.going = self.going[requests]
+        self.states = [self.states[b] for b in requests]
+        self.slots, self.expansions = self.slots[requests], self.expansions[requests]
+        self.model_calls = self.model_calls[requests]
+        self.finished = [self.finished[b] for b in requests]
+        self.open.keep(requests)
+        self.values.keep(requests)
+        self.room = {int(number[b]): room for b, room in self.room.items() if number[b] >= 0}
+        self.resumed = {int(number[b]) for b in self.resumed if number[b] >= 0}
+        self.bind([self.requests[b] for b in requests])
+
+    def result_now(self, b: int) -> SearchResult:
+        """What is known of one request after the last step: its answer, once it is not going any more."""
+        bound = self.open.bound()[b]
+        of_frontier = self.frontier.of(b).value
+        return self.result(b, float(max(bound, of_frontier.max(initial=-np.inf))))
+
+    def _expand(self, kernel: StepKernel, frontier: Prefixes) -> Prefixes:
+        """Score all children of the frontier; finish those that are items, return those to choose among.
+
+        Of a beam these are its best; what falls behind is left out here. Of a best-first request all are.
+        """
+        self.expansions += np.bincount(frontier.request, minlength=self.size)
+        edges = kernel.edges(frontier.places.node)
+        logits = np.zeros(0, np.float32)
+        if len(edges.row):
+            logits = self.decoder.edge_logits(self.hidden, edges.row, edges.token)
+        normalizer = None
+        if self.normalize == "vocabulary":
+            normalizer = self.decoder.log_normalizer(self.hidden, frontier.places.depth)
+        best = kernel.step(frontier.request, frontier.places, frontier.score, logits, normalizer)
+        children = Prefixes(
+            frontier.request[best.row],
+            Places(best.node, best.end, frontier.places.depth[best.row] + 1),
+            best.score,
+            best.score,
+            frontier.parent[best.row],
+        )
+        self.finish(children.take(slice(best.prefixes, None)))
+        self.open.add_bound(best.bound)
+        return children.take(slice(best.prefixes))
+
+    def _expand_with_values(self, frontier: Prefixes) -> Prefixes:
+        """:meth:`_expand` for batches in which a request has a prior, caps or a sample."""
         self.expansions += np.bincount(frontier.request, minlength=self.size)
         children = self.walk.children(frontier.places)
         below = self.below(frontier, children)
@@ -68,30 +174,33 @@ class LeafSearch(SearchBatch):
         self.finish(candidates.take(done))
         rest = np.flatnonzero(live & ~done)
         candidates = candidates.take(rest)
-        return candidates, self._order(candidates, allowed[rest])
-
-    def _choose(self, candidates: Prefixes, order: Float64Array) -> Prefixes:
-        """The prefixes to take up next: each request's best, none that can no longer win.
-
-        Values only fall along a path, so a prefix below the k-th finished item is never expanded. A beam
-        chooses among the newest candidates only; a best-first request among all that are still open.
-        """
-        newest = candidates
-        if self.best_first.any():
-            by_beam = ~self.best_first[candidates.request]
-            self.open.add(candidates.take(~by_beam))
-            newest, order = candidates.take(by_beam), order[by_beam]
-        kept = best_per_request(newest.request, order, self.beam)
-        floors = self._floors(newest.request)[newest.request[kept]]
-        kept = kept[(newest.value[kept] >= floors) & (order[kept] > -np.inf)]
-        left_out = np.ones(len(newest), bool)
+        order = self._order(candidates, allowed[rest])
+        limit = np.where(self.best_first, _ALL, self.beam)
+        kept = best_per_request(candidates.request, order, limit)
+        kept = kept[order[kept] > -np.inf]
+        left_out = np.ones(len(candidates), bool)
         left_out[kept] = False
-        self.open.add(newest.take(left_out))
-        beams = newest.take(kept)
+        self.open.add(candidates.take(left_out))
+        return candidates.take(kept)
+
+    def _choose(self, newest: Prefixes) -> Prefixes:
+        """The prefixes to take up next: none that can no longer win.
+
+        Values only fall along a path, so a prefix below the k-th finished item is never expanded. A beam goes
+        on with its newest prefixes only; a best-first request chooses among all that are still open.
+        """
+        floors = self._floors(newest.request)[newest.request]
+        goes_on = (newest.value >= floors) & ~self.best_first[newest.request]
+        beams = newest
+        if not goes_on.all():
+            self.open.add(newest.take(~goes_on))
+            beams = newest.take(goes_on)
+        if not self.best_first.any() and not self.room:
+            return beams
         chosen = [beams]
-        chosen.extend(self._best_open(b) for b in np.flatnonzero(self.best_first).tolist())
+        chosen.extend(self._best_open(b) for b in np.flatnonzero(self.best_first & self.going).tolist())
         ended = (b for b in self.room if not self.best_first[b] and b not in beams.request)
-        chosen.extend(self._resume(b) for b in ended)
+        chosen.extend(self._resume(b) for b in ended if self.going[b])
         return concatenate(chosen).sorted_by_request()
 
     def _order(self, prefixes: Prefixes, allowed: Int64Array) -> Float64Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,6 +35,10 @@ class Prefixes:
     def of(self, request: int) -> Prefixes:
         """The prefixes of one request."""
         return self.take(slice(*np.searchsorted(self.request, (request, request + 1))))
+
+    def renumbered(self, number: Int64Array) -> Prefixes:
+        """The same prefixes, request b now called ``number[b]``."""
+        return replace(self, request=number[self.request])
 
     def sorted_by_request(self) -> Prefixes:
         """The same prefixes, requests in order, each request's in the order they had."""
@@ -78,6 +82,29 @@ class OpenPrefixes:
         np.maximum.at(self._bound, prefixes.request[gone], prefixes.value[gone])
         for b in np.unique(prefixes.request[~gone]).tolist():
             self._kept[b].append(prefixes.of(b))
+
+    def add_bound(self, bound: Float64Array) -> None:
+        """Leave out what nobody comes back to: float64[B], the best value among it, -inf for none."""
+        np.maximum(self._bound, bound, out=self._bound)
+
+    def join(self, other: OpenPrefixes) -> None:
+        """Take in what another batch left out; its requests come behind these."""
+        number = len(self._bound) + np.arange(len(other._bound))
+        self._bound = np.concatenate([self._bound, other._bound])
+        self._forgets = np.concatenate([self._forgets, other._forgets])
+        for b, parts in other._kept.items():
+            self._kept[int(number[b])] = [part.renumbered(number) for part in parts]
+
+    def keep(self, requests: Int64Array) -> None:
+        """Forget all requests but these (ascending), which are renumbered from 0."""
+        number = np.full(len(self._bound), -1)
+        number[requests] = np.arange(len(requests))
+        self._bound, self._forgets = self._bound[requests], self._forgets[requests]
+        self._kept = {
+            int(number[b]): [part.renumbered(number) for part in parts]
+            for b, parts in self._kept.items()
+            if number[b] >= 0
+        }
 
     def of(self, request: int) -> Prefixes:
         """Everything left out of a request that may come back to it."""

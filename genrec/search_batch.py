@@ -83,13 +83,6 @@ class SearchBatch:
         self.walk = TrieWalk(trie)
         self.trie = trie
         self.normalize = normalize
-        self.requests = requests
-        self.k = np.array([request.k for request in requests])  # [B]
-        self.beam = np.array([max(request.beam, request.k) for request in requests])  # [B]
-        self.looking_ahead = [
-            b for b, one in enumerate(requests) if one.look_ahead and one.allowed.bitmap is not None
-        ]
-        self.allowed = AllowedBatch([request.allowed for request in requests], len(trie))
         self.values = Values(
             [request.prior for request in requests],
             [request.sample_seed for request in requests],
@@ -97,13 +90,21 @@ class SearchBatch:
             len(trie),
         )
         prefilled = decoder.prefill([request.prompt for request in requests])
-        self.states = prefilled.states
+        self.states = list(prefilled.states)
         self.prompt_hidden: Hidden = prefilled.hidden  # [B, H]
         self.hidden: Hidden = prefilled.hidden  # one row per prefix of the frontier
         self.slots = np.zeros(len(requests), np.int64)  # [B] tokens fed so far
         self.expansions = np.zeros(len(requests), np.int64)  # [B]
-        self.model_calls = 1
+        self.model_calls = np.ones(len(requests), np.int64)  # [B]
         self.finished = [Finished(request.k, trie.item_at_rank, request.caps) for request in requests]
+        self.bind(requests)
+
+    def bind(self, requests: Sequence[SearchRequest]) -> None:
+        """Set what follows from the requests alone."""
+        self.requests = list(requests)
+        self.k = np.array([request.k for request in requests], np.int64)  # [B]
+        self.beam = np.array([max(request.beam, request.k) for request in requests], np.int64)  # [B]
+        self.allowed = AllowedBatch([request.allowed for request in requests], len(self.trie))
 
     @property
     def size(self) -> int:
@@ -139,7 +140,7 @@ class SearchBatch:
         slot = self.next_slots(request)
         hidden = self.decoder.extend(self.states, request, token, parent)
         self.slots += np.bincount(request, minlength=self.size)
-        self.model_calls += 1
+        self.model_calls += 1  # of every request: it was there
         return hidden, slot
 
     def below(self, parents: Prefixes, children: Children) -> Below:
@@ -175,15 +176,14 @@ class SearchBatch:
 
     def results(self, bound: Float64Array) -> list[SearchResult]:
         """The k best finished items of every request; ``bound`` float64[B] tops whatever was left out."""
-        results = []
-        for b, request in enumerate(self.requests):
-            best = self.finished[b].best()
-            scores = best.value if request.sample_seed is None else best.score
-            certified = int(np.searchsorted(-best.value, -bound[b], side="left"))
-            results.append(
-                SearchResult(best.rank, scores, certified, int(self.expansions[b]), self.model_calls)
-            )
-        return results
+        return [self.result(b, float(bound[b])) for b in range(self.size)]
+
+    def result(self, b: int, bound: float) -> SearchResult:
+        """The k best finished items of one request."""
+        best = self.finished[b].best()
+        scores = best.value if self.requests[b].sample_seed is None else best.score
+        certified = int(np.searchsorted(-best.value, -bound, side="left"))
+        return SearchResult(best.rank, scores, certified, int(self.expansions[b]), int(self.model_calls[b]))
 
 
 def log_softmax_by_row(logits: Float32Array, row: Int64Array) -> Float64Array:

@@ -59,6 +59,24 @@ class Values:
             if prior.candidates and b not in self._seed:
                 self._candidates[b] = _best_ranks(bonus, prior.candidates)
 
+    @property
+    def are_scores(self) -> bool:
+        """No request adds anything."""
+        return not (self._seed or self._mixture or self._bonus)
+
+    def join(self, other: Values, size: int) -> None:
+        """Take in what another batch's requests add; they come behind the ``size`` requests here."""
+        self._seed |= {b + size: seed for b, seed in other._seed.items()}
+        self._mixture |= {b + size: prior for b, prior in other._mixture.items()}
+        self._bonus |= {b + size: bonus for b, bonus in other._bonus.items()}
+
+    def keep(self, requests: Int64Array) -> None:
+        """Forget all requests but these (ascending), which are renumbered from 0."""
+        number = {b: place for place, b in enumerate(requests.tolist())}
+        self._seed = {number[b]: seed for b, seed in self._seed.items() if b in number}
+        self._mixture = {number[b]: prior for b, prior in self._mixture.items() if b in number}
+        self._bonus = {number[b]: bonus for b, bonus in self._bonus.items() if b in number}
+
     def candidates(self) -> tuple[Int64Array, Int64Array]:
         """Requests (non-decreasing) and ranks of the items that priors want scored whatever the beam finds."""
         parts = self._candidates
@@ -88,8 +106,7 @@ class Values:
     def of(self, score: Float64Array, parent_value: Float64Array, below: Below) -> Float64Array:
         """float64[E]: what prefixes or items are worth; ``score`` itself where that is all.
 
-            Args:
-        XX            below: where they stand.
+        ``below`` says where they stand.
         """
         if not self._bonus and not self._seed:
             return score

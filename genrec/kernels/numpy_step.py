@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from genrec.kernels.step import Edges, StepResult, StepRules
+from genrec.prefixes import best_per_request
 from index.item_filter import AllowedBatch
 from index.trie import TokenTrie
 from index.types import Float32Array, Float64Array, Int64Array, IntArray
@@ -77,11 +78,9 @@ def _log_sum_exp_by_row(logits: Float64Array, row: Int64Array, rows: int) -> Flo
     return result
 
 
-def _best(edge: IntArray, value: Float64Array, owner: Int64Array, limit: Int64Array) -> Int64Array:
+def _best(edge: IntArray, value: Float64Array, owner: Int64Array, limit: Int64Array) -> IntArray:
     """Of the edges given, each owner's best ``limit``, in edge order; ties go to the earlier edge."""
-    by_value = edge[np.lexsort((edge, -value[edge], owner[edge]))]
-    place = np.arange(len(by_value)) - np.searchsorted(owner[by_value], owner[by_value])
-    return np.sort(by_value[place < limit[owner[by_value]]])
+    return edge[best_per_request(owner[edge], value[edge], limit)]
 
 
 def _best_and_ties(edge: IntArray, value: Float64Array, owner: Int64Array, limit: Int64Array) -> IntArray:
