@@ -85,8 +85,8 @@ def test_who_joins_and_leaves_between_steps_changes_no_answer(paths, seed, norma
     assert set(answered) == set(range(7)) - dropped
     for one, result in answered.items():
         assert_same(result, expected[one])
-        # In its last step a request asks nothing more of the model, but its batch mates may.
-        assert expected[one].model_calls <= result.model_calls <= expected[one].model_calls + 1
+        # Only before its first step (a prior's items) and in its last can mates ask for a call it does not need.
+        assert expected[one].model_calls <= result.model_calls <= expected[one].model_calls + 2
 
 
 @settings(max_examples=60, deadline=None)
