@@ -1,1 +1,4 @@
-"""HTTP half of genrec. It knows requests and responses, never tensors."""
+"""The server: HTTP around a recommender. It knows requests, limits and queues; it knows no tensors.
+
+``genrec serve BUNDLE`` starts it; :func:`serving.app.create_app` makes the ASGI application.
+"""

@@ -6,7 +6,8 @@ Exit codes: 0 done, 1 failed with a message, 2 used wrongly, 130 interrupted.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, distribution
 
 import typer
 
@@ -34,6 +35,23 @@ _EXAMPLES: dict[Callable[..., None], str] = {
 }
 for _verb, _example in _EXAMPLES.items():
     app.command(_verb.__name__, epilog=f"Example: {_example}")(_verb)
+
+
+def _commands_of_siblings() -> Iterator[typer.Typer]:
+    """Commands of packages that build on this one and that it may not import: ``serve`` of :mod:`serving`.
+
+    Only the entry points of this very distribution count, so no other installed package is loaded here.
+    """
+    try:
+        entries = distribution("genrec").entry_points
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return
+    for entry in entries.select(group="genrec.commands"):
+        yield entry.load()
+
+
+for _sibling in _commands_of_siblings():
+    app.add_typer(_sibling)
 
 
 def _print_version(wanted: bool) -> None:

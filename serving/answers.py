@@ -1,0 +1,114 @@
+"""From the engine's answer to the response a client reads: fields and reasons come from the same version."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+import numpy as np
+
+from genrec.recommender import RecommendedItem as Recommended
+from index.catalog import Catalog
+from index.item_index import ItemIndex
+from index.types import Int32Array
+from serving import response_schemas as schemas
+from serving.engine import Answer
+from serving.errors import ApiError
+from serving.request_schemas import RecommendationRequest
+
+MOST_SIMILAR = 3  # reasons an item is given
+
+
+def check_fields(names: list[str], catalog: Catalog) -> None:
+    """Refuse ``return_fields`` the catalog does not have.
+
+    Raises:
+        ApiError: ``unknown_return_field``.
+    """
+    known = catalog.field_names
+    for name in names:
+        if name not in known:
+            raise ApiError(
+                "unknown_return_field",
+                f"expected fields of the catalog ({', '.join(known)}), got {name!r}",
+                "return_fields",
+            )
+
+
+def response_of(
+    answer: Answer, request: RecommendationRequest, history: list[str], total_ms: float
+) -> schemas.RecommendationResponse:
+    """The response to one request.
+
+    Raises:
+        ApiError: a reload has taken a field away that was asked for.
+    """
+    found = answer.recommendation
+    index = answer.live.recommender.index
+    catalog = index.catalog
+    check_fields(request.return_fields, catalog)
+    rows = catalog.rows_of(history)
+    known = rows[rows >= 0]
+    is_short = found.certified < len(found.items) and (request.decoding.exact or request.decoding.sample)
+    return schemas.RecommendationResponse(
+        id=f"rec_{secrets.token_hex(12)}",
+        object="recommendation.list",
+        created=int(time.time()),
+        model=answer.live.model,
+        catalog=answer.live.catalog,
+        mode=request.mode,
+        items=[_item(one, request, index, known, found.certified) for one in found.items],
+        certified=found.certified,
+        normalize=found.normalize,
+        missing_ids=list(found.unknown_ids),
+        notes=list(found.notes),
+        degraded="budget_exhausted" if is_short else None,
+        usage=schemas.Usage(
+            history_items=len(known),
+            expansions=found.expansions,
+            model_calls=found.model_calls,
+            beam=found.beam,
+            batch=answer.batch,
+        ),
+        timings_ms=schemas.Timings(
+            queue=round(answer.queue_ms, 3), search=round(answer.search_ms, 3), total=round(total_ms, 3)
+        ),
+    )
+
+
+def _item(
+    one: Recommended, request: RecommendationRequest, index: ItemIndex, known: Int32Array, certified: int
+) -> schemas.RecommendedItem:
+    row = index.catalog.row_of(one.item_id)
+    assert row is not None  # the search returns items of this catalog
+    fields = index.catalog[row].fields if request.return_fields else {}
+    return schemas.RecommendedItem.model_construct(
+        item_id=one.item_id,
+        rank=one.rank,
+        title=one.title,
+        score=one.score,
+        probability=one.probability,
+        source="generated",
+        fields={name: fields[name] for name in request.return_fields},
+        explanation=_explanation(one, row, index, known, certified) if request.explain else None,
+    )
+
+
+def _explanation(
+    one: Recommended, row: int, index: ItemIndex, known: Int32Array, certified: int
+) -> schemas.Explanation:
+    codes = index.codes
+    history = np.array(list(dict.fromkeys(known[::-1].tolist())), np.int64)  # newest first, each once
+    shared = np.cumprod(codes[history] == codes[row], axis=1).sum(axis=1)
+    nearest = np.argsort(-shared, kind="stable")[:MOST_SIMILAR]
+    return schemas.Explanation(
+        proven=one.rank <= certified,
+        semantic_id=codes[row].tolist(),
+        similar_in_history=[
+            schemas.SimilarItem(
+                item_id=index.catalog.item_ids[int(history[place])], shared_levels=int(shared[place])
+            )
+            for place in nearest.tolist()
+            if shared[place] > 0
+        ],
+    )

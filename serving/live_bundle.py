@@ -1,0 +1,58 @@
+"""The bundle that answers: a recommender and everything that must change together with it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from genrec.bundle import load_bundle
+from genrec.recommender import Recommender
+from index.item_index import SEMANTIC_ID
+from index.lexicon import Lexicon
+
+_SHORT = 12  # hex digits of a hash in a name
+
+
+@dataclass(frozen=True, eq=False)
+class LiveBundle:
+    """One version of model and catalog. A request takes hold of one and sees no other."""
+
+    recommender: Recommender
+    lexicon: Lexicon
+    model: str  # name@hash of the bundle's manifest
+    catalog: str  # hash of the catalog's content
+    modes: tuple[str, ...] = (SEMANTIC_ID,)
+    loaded: float = field(default_factory=time.time)  # Unix seconds
+
+    @classmethod
+    def load(cls, path: Path, *, verify: bool = False) -> LiveBundle:
+        """Open a bundle and warm it: the first client must not pay for lazy loading and compilation.
+
+        Raises:
+            IndexFormatError: the directory is no bundle, is damaged, or is too new.
+            MissingDependencyError: its model needs a package that is not installed.
+        """
+        bundle = load_bundle(path, verify=verify)
+        recommender = Recommender(bundle.index, bundle.decoder(), bundle.tasks[SEMANTIC_ID])
+        live = cls(
+            recommender,
+            lexicon_of(recommender),
+            f"{path.resolve().name}@{bundle.artifact.content_hash[:_SHORT]}",
+            str(bundle.artifact.manifest["catalog_fingerprint"])[:_SHORT],
+            tuple(mode for mode in bundle.tasks if mode == SEMANTIC_ID),
+        )
+        live.warm()
+        return live
+
+    def warm(self) -> None:
+        """Answer a new user and a known one, so that lazy parts are there and wrong ones fail here."""
+        ids = self.recommender.index.catalog.item_ids
+        for history in ([], ids[:3]):
+            self.recommender.recommend(history, k=min(10, len(ids)))
+
+
+def lexicon_of(recommender: Recommender) -> Lexicon:
+    """The titles of what may be answered; removed items are left out."""
+    index = recommender.index
+    return Lexicon.build(index.catalog.titles, skip=index.removed)

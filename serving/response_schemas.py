@@ -1,0 +1,210 @@
+"""What clients get, as types. They are filled from answers and never checked again: OpenAPI is made of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from genrec.search import Normalize
+from serving.errors import ErrorType
+from serving.request_schemas import Mode
+
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Sent(BaseModel):
+    """Every field is always there."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True, extra="forbid")
+
+
+class ErrorDetail(Sent):
+    """What went wrong."""
+
+    type: ErrorType
+    code: str
+    message: str
+    param: Annotated[str | None, Field(description="The field it is about, such as filter.where.")]
+
+
+class ErrorResponse(Sent):
+    """Any answer with a status of 400 or more."""
+
+    error: ErrorDetail
+
+
+class SimilarItem(Sent):
+    """An item of the history that is coded alike."""
+
+    item_id: str
+    shared_levels: Annotated[int, Field(ge=1, description="Leading codes the two have in common.")]
+
+
+class Explanation(Sent):
+    """Why an item is where it is."""
+
+    proven: Annotated[bool, Field(description="No allowed item can stand above it.")]
+    semantic_id: Annotated[list[int], Field(description="The item's codes, coarse to fine.")]
+    similar_in_history: Annotated[
+        list[SimilarItem],
+        Field(description="Items of the history by shared leading codes: likeness, not proof of cause."),
+    ]
+
+
+class RecommendedItem(Sent):
+    """One recommended item."""
+
+    item_id: str
+    rank: Annotated[int, Field(ge=1)]
+    title: str
+    score: Annotated[float, Field(description="Log-probability under the answer's normalisation.")]
+    probability: Annotated[
+        float | None,
+        Field(description="Share of the whole catalog's probability; null where scores are no shares."),
+    ]
+    source: Annotated[Literal["generated"], Field(description="How the item was found.")]
+    fields: Annotated[dict[str, JsonValue], Field(description="The return_fields of the request.")]
+    explanation: Annotated[Explanation | None, Field(description="With explain: true.")]
+
+
+class Usage(Sent):
+    """What the answer took."""
+
+    history_items: Annotated[int, Field(ge=0, description="Known items of the history: what the model read.")]
+    expansions: Annotated[int, Field(ge=0, description="Prefixes expanded.")]
+    model_calls: Annotated[int, Field(ge=0)]
+    beam: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=1, description="Requests that were searched together.")]
+
+
+class Timings(Sent):
+    """Milliseconds inside the server, by phase."""
+
+    queue: NonNegative
+    search: NonNegative
+    total: NonNegative
+
+
+class RecommendationResponse(Sent):
+    """The answer to one history."""
+
+    id: Annotated[str, Field(description="Name it where you log what the user did with the answer.")]
+    object: Literal["recommendation.list"]
+    created: Annotated[int, Field(description="Unix seconds.")]
+    model: Annotated[str, Field(description="Name and hash of the bundle that answered.")]
+    catalog: Annotated[str, Field(description="Version of the catalog.")]
+    mode: Mode
+    items: list[RecommendedItem]
+    certified: Annotated[
+        int, Field(ge=0, description="The first so many items are proven to be in their place.")
+    ]
+    normalize: Normalize
+    missing_ids: Annotated[list[str], Field(description="Ids of the history that are not in the catalog.")]
+    notes: Annotated[list[str], Field(description="What one should know about this answer, in words.")]
+    degraded: Annotated[
+        Literal["budget_exhausted"] | None,
+        Field(description="Why this answer is less than what was asked for; null where it is not."),
+    ]
+    usage: Usage
+    timings_ms: Timings
+
+
+class BatchResult(Sent):
+    """The answer to one request of a batch: either of the two."""
+
+    status: Annotated[int, Field(description="The HTTP status the request would have got alone.")]
+    recommendation: RecommendationResponse | None
+    error: ErrorDetail | None
+
+
+class BatchResponse(Sent):
+    """Answers in the order of the requests."""
+
+    object: Literal["recommendation.batch"]
+    results: list[BatchResult]
+
+
+class ItemResponse(Sent):
+    """One item of the catalog."""
+
+    object: Literal["item"]
+    item_id: str
+    title: str
+    removed: Annotated[bool, Field(description="It may stand in a history and is never recommended.")]
+    fields: dict[str, JsonValue]
+
+
+class FoundItem(Sent):
+    """An item whose title fits what was typed."""
+
+    item_id: str
+    title: str
+
+
+class ItemListResponse(Sent):
+    """Items by title."""
+
+    object: Literal["list"]
+    data: list[FoundItem]
+    did_you_mean: Annotated[list[str], Field(description="Other spellings that find something.")]
+
+
+class CatalogField(Sent):
+    """A field that filters, caps and return_fields may name."""
+
+    name: str
+    type: Literal["integer", "number", "string", "boolean", "list of strings"]
+
+
+class ModelLimits(Sent):
+    """What one request may ask for."""
+
+    num_results: int
+    beam: int
+    history: int
+    max_expansions: int
+    timeout_ms: int
+
+
+class ModelInfo(Sent):
+    """The model that is being served."""
+
+    id: str
+    object: Literal["model"]
+    created: Annotated[int, Field(description="When it was loaded, Unix seconds.")]
+    catalog: str
+    items: int
+    modes: list[Mode]
+    normalize: Annotated[Normalize, Field(description="Used where a request names none.")]
+    beam: Annotated[int, Field(description="Used where a request names none.")]
+    fields: list[CatalogField]
+    limits: ModelLimits
+
+
+class ModelListResponse(Sent):
+    """The models of this server: one."""
+
+    object: Literal["list"]
+    data: list[ModelInfo]
+
+
+class LiveResponse(Sent):
+    """The process answers."""
+
+    live: Literal[True]
+
+
+class ReadyResponse(Sent):
+    """The model answers."""
+
+    ready: Literal[True]
+
+
+class ReloadResponse(Sent):
+    """The model now served."""
+
+    object: Literal["reload"]
+    model: str
+    previous: str
+    catalog: str

@@ -1,0 +1,157 @@
+"""``POST /v1/recommendations`` and ``/v1/recommendations:batch``."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from index.errors import GenrecError
+from serving import response_schemas as schemas
+from serving.answers import check_fields, response_of
+from serving.disconnects import while_connected
+from serving.engine import Answer, Engine
+from serving.errors import ApiError, api_error
+from serving.json_body import StrictJsonRoute
+from serving.limits import check_batch, check_request
+from serving.openapi import documented
+from serving.replies import reply
+from serving.request_schemas import BatchRequest, RecommendationRequest
+from serving.settings import Settings
+
+router = APIRouter(tags=["recommendations"], route_class=StrictJsonRoute)
+_BODY = (
+    "invalid_json",
+    "json_too_deep",
+    "missing_field",
+    "unknown_field",
+    "invalid_value",
+    "body_timeout",
+    "body_too_large",
+    "unsupported_media_type",
+)
+_ASKED = ("invalid_filter", "invalid_request", "unknown_return_field", "mode_unavailable")
+_ENGINE = ("queue_full", "internal_error", "not_ready", "deadline_exceeded")
+
+
+@router.post(
+    "/v1/recommendations",
+    response_model=schemas.RecommendationResponse,
+    responses=documented(*_BODY, *_ASKED, *_ENGINE),
+    operation_id="recommend",
+    summary="Recommend items for one history",
+)
+async def recommend(body: RecommendationRequest, request: Request) -> Response:
+    """The items most likely to come next; every one is an item of the catalog."""
+    start = time.perf_counter()
+    settings, engine = _state(request)
+    check_request(body, settings)
+    _check_against(body, engine)
+    history = body.item_ids()
+    answer = await while_connected(
+        request,
+        engine.recommend(history, body.wishes(settings.max_expansions), _deadline(body, settings)),
+    )
+    response = response_of(answer, body, history, 1000 * (time.perf_counter() - start))
+    _note(request, engine, [response], body.user_id)
+    return reply(response)
+
+
+@router.post(
+    "/v1/recommendations:batch",
+    response_model=schemas.BatchResponse,
+    responses=documented(*_BODY, *_ENGINE),
+    operation_id="recommend_batch",
+    summary="Recommend items for many histories",
+)
+async def recommend_batch(body: BatchRequest, request: Request) -> Response:
+    """Answers in order. A request that cannot be fulfilled has its error in its place; the others are answered.
+
+    The longest timeout_ms among the requests holds for all of them.
+    """
+    start = time.perf_counter()
+    settings, engine = _state(request)
+    check_batch(body, settings)
+    errors: dict[int, ApiError] = {}
+    for place, one in enumerate(body.requests):
+        try:
+            _check_against(one, engine)
+        except ApiError as error:
+            errors[place] = error
+    asked = [(place, one, one.item_ids()) for place, one in enumerate(body.requests) if place not in errors]
+    answers = await while_connected(
+        request,
+        engine.recommend_many(
+            [history for _, _, history in asked],
+            [one.wishes(settings.max_expansions) for _, one, _ in asked],
+            max(_deadline(one, settings) for one in body.requests),
+        ),
+    )
+    total_ms = 1000 * (time.perf_counter() - start)
+    results: dict[int, schemas.BatchResult] = {place: _failed(error) for place, error in errors.items()}
+    for (place, one, history), answer in zip(asked, answers, strict=True):
+        results[place] = _result(answer, one, history, total_ms)
+    ordered = [results[place] for place in range(len(body.requests))]
+    _note(request, engine, [one.recommendation for one in ordered if one.recommendation is not None], None)
+    return reply(schemas.BatchResponse.model_construct(object="recommendation.batch", results=ordered))
+
+
+def _state(request: Request) -> tuple[Settings, Engine]:
+    return request.app.state.settings, request.app.state.engine
+
+
+def _check_against(body: RecommendationRequest, engine: Engine) -> None:
+    live = engine.live
+    if body.mode not in live.modes:
+        raise ApiError(
+            "mode_unavailable",
+            f"expected a mode this model was trained for ({', '.join(live.modes)}), got {body.mode!r}",
+            "mode",
+        )
+    check_fields(body.return_fields, live.recommender.index.catalog)
+
+
+def _deadline(body: RecommendationRequest, settings: Settings) -> float:
+    return time.monotonic() + (body.timeout_ms or settings.default_timeout_ms) / 1000
+
+
+def _result(
+    answer: Answer | BaseException, one: RecommendationRequest, history: list[str], total_ms: float
+) -> schemas.BatchResult:
+    if isinstance(answer, Answer):
+        try:
+            found = response_of(answer, one, history, total_ms)
+        except ApiError as error:
+            return _failed(error)
+        return schemas.BatchResult.model_construct(status=200, recommendation=found, error=None)
+    if isinstance(answer, GenrecError):
+        return _failed(api_error(answer))
+    raise answer
+
+
+def _failed(error: ApiError) -> schemas.BatchResult:
+    detail: Any = error.body()["error"]
+    return schemas.BatchResult(
+        status=error.kind.status, recommendation=None, error=schemas.ErrorDetail(**detail)
+    )
+
+
+def _note(
+    request: Request, engine: Engine, responses: list[schemas.RecommendationResponse], user_id: str | None
+) -> None:
+    """Count the answers, and add to the log line what they were."""
+    engine.metrics.items.inc(sum(len(one.items) for one in responses))
+    engine.metrics.unknown_ids.inc(sum(len(one.missing_ids) for one in responses))
+    facts: dict[str, Any] = request.state.facts
+    facts["answers"] = len(responses)
+    if user_id is not None:
+        facts["user_id"] = user_id
+    if len(responses) == 1:
+        (one,) = responses
+        facts |= {
+            "id": one.id,
+            "model": one.model,
+            "items": len(one.items),
+            "timings_ms": one.timings_ms.model_dump(),
+        }
