@@ -26,7 +26,7 @@ def test_what_is_saved_is_loaded(tmp_path):
     artifact = open_artifact(tmp_path / "a", kind="index", verify=True)
     assert artifact.manifest["value"] == 7
     numbers = load_array(artifact.files / "part", "numbers")
-    assert isinstance(numbers, np.memmap)
+    assert isinstance(numbers.base, np.memmap)  # read from the file when it is read
     assert numbers.tolist() == [7] * 100
 
 
