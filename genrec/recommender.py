@@ -23,7 +23,6 @@ from index.errors import RequestError
 from index.filter_expression import Where
 from index.item_filter import Allowed
 from index.item_index import ItemIndex
-from index.item_rules import ItemRules
 from index.types import FloatArray, Int32Array, Int64Array, IntArray, ItemId
 
 _USUAL = Wishes()
@@ -71,7 +70,6 @@ class Recommender:
         self.index = index
         self.decoder = decoder
         self.defaults = defaults or TaskDefaults()
-        self._rules = ItemRules(index.catalog, index.trie, index.removed)
         self._cap_rules = CapRules(index.catalog, index.trie)
 
     @classmethod
@@ -308,7 +306,7 @@ class Recommender:
             prompt=(),
             k=resolved.k,
             beam=resolved.beam,
-            allowed=self._rules.allowed(resolved.where, resolved.include, banned[banned >= 0]),
+            allowed=self.index.rules.allowed(resolved.where, resolved.include, banned[banned >= 0]),
             exact=resolved.exact,
             max_expansions=resolved.max_expansions,
             prior=resolved.prior,

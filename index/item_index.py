@@ -18,6 +18,7 @@ from index.artifact import Artifact, load_array, open_artifact, save_array, writ
 from index.bm25.bm25s_index import Bm25sIndex
 from index.catalog import Catalog
 from index.errors import IndexFormatError
+from index.item_rules import ItemRules
 from index.item_vectors import FusedVectors, load_item_vectors
 from index.semantic_ids import Codebooks, load_codebooks
 from index.text_encoders import TextEncoder, load_encoder
@@ -60,6 +61,11 @@ class ItemIndex:
     """int32[M], ascending: catalog rows no search may return. They keep their codes and stay in the trie until
     :func:`index.maintenance.compact`, so a history may name them and no other item's score changes."""
     changes: Changes = Changes()
+
+    @cached_property
+    def rules(self) -> ItemRules:
+        """What requests may get; fields that filters name are compiled once for all who ask here."""
+        return ItemRules(self.catalog, self.trie, self.removed)
 
     @cached_property
     def level_tokens(self) -> Int32Array:

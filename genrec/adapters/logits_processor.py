@@ -6,14 +6,30 @@ gives up what :mod:`genrec.search` gains: every row still scores its whole vocab
 a model call, nothing is certified. It keeps nothing between calls, so beams may be reordered at will, and it
 knows no model.
 
-    >>> import torch
+    >>> import polars as pl, torch
+    >>> from genrec import Catalog, IndexSettings, build_index, remove_items
     >>> from genrec.adapters.logits_processor import TrieLogitsProcessor
-    >>> from index.trie import build_trie
     >>> from transformers import LlamaConfig, LlamaForCausalLM
-    >>> model = LlamaForCausalLM(LlamaConfig(vocab_size=16, hidden_size=8, intermediate_size=8,
-    ...     num_hidden_layers=1, num_attention_heads=1, bos_token_id=None, eos_token_id=None))
+    >>> catalog = Catalog(pl.DataFrame({"item_id": ["a", "b", "c", "d"], "year": [1979, 1985, 1982, 1965],
+    ...     "title": ["Alien", "Brazil", "Creepshow", "Dune"]}))
+    >>> settings = IndexSettings(text_encoder="tfidf", levels=2, codebook_size=2)
+    >>> index = remove_items(build_index(catalog, None, settings), ["b"])
+    >>> words = 16  # the model's tokens from here on are the codes of the index
+    >>> model = LlamaForCausalLM(LlamaConfig(vocab_size=words + sum(index.level_sizes), hidden_size=8,
+    ...     intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, bos_token_id=None, eos_token_id=None))
+    >>> prompt, length = torch.tensor([[1, 3, 9]]), len(index.level_sizes)
+    >>> processor = TrieLogitsProcessor.for_index(index, prompt_length=3, num_beams=2,
+    ...     token_offset=words, where="year > 1970")
+    >>> output = model.generate(prompt, attention_mask=torch.ones_like(prompt), num_beams=2,
+    ...     num_return_sequences=2, max_new_tokens=length, pad_token_id=0, logits_processor=[processor])
+    >>> item_of = dict(zip(map(tuple, index.level_tokens.tolist()), catalog.item_ids))
+    >>> sorted(item_of[tuple(path)] for path in (output[:, 3:] - words).tolist())
+    ['a', 'c']
+
+Without an index, any token paths make a trie:
+
+    >>> from index.trie import build_trie
     >>> trie = build_trie([[4, 5, 2], [4, 6, 7, 2], [8, 2]])  # token 2 ends every path
-    >>> prompt = torch.tensor([[1, 3, 9]])
     >>> output = model.generate(prompt, attention_mask=torch.ones_like(prompt), num_beams=3,
     ...     num_return_sequences=3, max_new_tokens=4, eos_token_id=2, pad_token_id=2,
     ...     logits_processor=[TrieLogitsProcessor(trie, prompt_length=3, num_beams=3, eos_token_id=2)])
@@ -30,9 +46,11 @@ import torch
 from transformers import LogitsProcessor
 
 from index.errors import DecoderError, RequestError
+from index.filter_expression import Where
 from index.item_filter import Allowed, AllowedBatch
+from index.item_index import ItemIndex
 from index.trie import TokenTrie
-from index.types import BoolArray, Int64Array, IntArray
+from index.types import BoolArray, Int64Array, IntArray, ItemId
 from index.walk import Places, TrieWalk
 
 # What Hugging Face's beam search gives a beam that does not count (transformers 5.23, `_beam_search`); kept
@@ -54,7 +72,8 @@ class TrieLogitsProcessor(LogitsProcessor):
             decoder of an encoder-decoder). One per request where some prompts already hold the first tokens of
             the answer.
         num_beams: rows of one request: ``num_beams`` of ``generate``, or ``num_return_sequences`` if sampling.
-        allowed: what each request may get, one rule per request; None allows every item.
+        allowed: what each request may get: one rule for all, or one per request; None allows every item of
+            the trie, removed ones among them, which :meth:`for_index` leaves out.
         token_offset: added to a token of the trie to get its id in the model's vocabulary.
         eos_token_id: what a row without a next token emits. May be left out for codes of one length with
             ``max_new_tokens`` equal to it: only beams that found no path then come that far, token 0 is put in,
@@ -66,7 +85,7 @@ class TrieLogitsProcessor(LogitsProcessor):
         trie: TokenTrie,
         prompt_length: int | Sequence[int],
         num_beams: int = 1,
-        allowed: Sequence[Allowed] | None = None,
+        allowed: Allowed | Sequence[Allowed] | None = None,
         token_offset: int = 0,
         eos_token_id: int | None = None,
     ) -> None:
@@ -75,11 +94,45 @@ class TrieLogitsProcessor(LogitsProcessor):
         self._walk = TrieWalk(trie)
         self._prompt_length = np.asarray(prompt_length, np.int64)
         self._num_beams = num_beams
-        self._requests = None if allowed is None else len(allowed)
-        self._allowed = None if allowed is None else AllowedBatch(allowed, len(trie))
+        self._rules = len(allowed) if isinstance(allowed, Sequence) else None  # None: the same for all
+        each = [allowed] if isinstance(allowed, Allowed) else allowed
+        self._allowed = None if each is None else AllowedBatch(each, len(trie))
         self._token_offset = token_offset
         self._eos = 0 if eos_token_id is None else eos_token_id
         self._highest = int(trie.path_tokens.max(initial=0)) + token_offset
+
+    @classmethod
+    def for_index(
+        cls,
+        index: ItemIndex,
+        prompt_length: int | Sequence[int],
+        num_beams: int = 1,
+        *,
+        where: Where | None = None,
+        histories: Sequence[Sequence[ItemId]] | None = None,
+        token_offset: int = 0,
+    ) -> TrieLogitsProcessor:
+        """For a model whose vocabulary has the semantic IDs of an index: its answers are never removed items.
+
+        Args:
+            index: what :func:`genrec.load_index` opens, or the ``index`` of a recommender.
+            prompt_length: as for the class.
+            num_beams: as for the class.
+            where: a filter over catalog fields, for all requests (:mod:`index.filter_expression`).
+            histories: the items each request has seen, which it will not get; one list per request. Ids that
+                are not in the catalog are not used.
+            token_offset: the model's token for the first code of the first level; the others follow it in the
+                order of ``index.level_tokens``. Answers have ``len(index.level_sizes)`` tokens.
+
+        Raises:
+            FilterError: ``where`` is no filter over this catalog.
+        """
+        rules = index.rules.allowed(where)
+        if histories is None:
+            return cls(index.trie, prompt_length, num_beams, rules, token_offset)
+        known = [rows[rows >= 0] for rows in map(index.catalog.rows_of, histories)]
+        each = [index.rules.allowed(where, exclude_rows=rows) for rows in known]
+        return cls(index.trie, prompt_length, num_beams, each, token_offset)
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """``scores`` [R, V] with -inf wherever the trie does not go on after the answer in ``input_ids`` [R, T].
@@ -109,11 +162,11 @@ class TrieLogitsProcessor(LogitsProcessor):
         """int64[R], non-decreasing."""
         requests, rest = divmod(rows, self._num_beams)
         per_request = self._prompt_length.size if self._prompt_length.ndim else requests
-        expected = requests if self._requests is None else self._requests
+        expected = requests if self._rules is None else self._rules
         if rest or requests != expected or requests != per_request:
             raise RequestError(
                 f"expected {self._num_beams} rows for each request, got {rows} rows, "
-                f"{'no' if self._requests is None else self._requests} rules and "
+                f"{'no' if self._rules is None else self._rules} rules and "
                 f"{self._prompt_length.size} prompt lengths; num_beams is the number of rows per request"
             )
         return np.arange(rows) // self._num_beams
@@ -160,4 +213,5 @@ class TrieLogitsProcessor(LogitsProcessor):
     def _is_allowed(self, request: Int64Array, start: IntArray, end: IntArray) -> BoolArray:
         if self._allowed is None:
             return np.ones(len(request), bool)
-        return self._allowed.count(request, start, end) > 0
+        rule = request if self._rules is not None else np.zeros_like(request)
+        return self._allowed.count(rule, start, end) > 0

@@ -17,9 +17,12 @@ from genrec.adapters import logits_processor
 from genrec.adapters.logits_processor import TrieLogitsProcessor
 from index.errors import DecoderError, RequestError
 from index.item_filter import Allowed
+from index.item_index import ItemIndex
+from index.maintenance import remove_items
 from index.trie import build_trie
 from tests.genrec import tiny_models
 from tests.genrec.tiny_models import VOCABULARY
+from tests.toy import toy_index
 
 EOS = VOCABULARY - 1
 PAD = 1
@@ -68,7 +71,7 @@ def model(request: pytest.FixtureRequest) -> PreTrainedModel:
 
 def test_the_example_in_the_docstring_runs() -> None:
     result = doctest.testmod(logits_processor)
-    assert (result.attempted, result.failed) == (9, 0)
+    assert (result.attempted, result.failed) == (18, 0)
 
 
 paths_strategy = st.one_of(
@@ -185,6 +188,55 @@ def test_each_request_is_kept_to_its_own_items(model: PreTrainedModel, beams: in
         path = answer[: answer.index(EOS) + 1]
         rank = next(rank for rank in range(len(trie)) if trie.path(rank) == path)
         assert masks[row // beams][rank]
+
+
+def test_one_rule_serves_all_requests_as_one_each_does() -> None:
+    trie = build_trie([[2, 3], [2, 4], [5, 6]])
+    rule = Allowed.build(np.array([False, True, True]))
+    ids = torch.tensor([[9, 2], [9, 9], [9, 2]])
+    starts = [1, 2, 1]
+    shared = TrieLogitsProcessor(trie, starts, allowed=rule)(ids, torch.zeros(3, 10))
+    each = TrieLogitsProcessor(trie, starts, allowed=[rule] * 3)(ids, torch.zeros(3, 10))
+    torch.testing.assert_close(shared, each, rtol=0, atol=0)
+    assert torch.isfinite(shared).nonzero().tolist() == [[0, 4], [1, 2], [1, 5], [2, 4]]
+
+
+def items_drawn(index: ItemIndex, **wishes: object) -> list[set[str]]:
+    """What 1500 draws of a nearly even model give each of two requests."""
+    ids, mask = left_padded(np.random.default_rng(5), [3, 2])
+    torch.manual_seed(0)
+    answers = tiny_models.llama(vocab_size=OFFSET + sum(index.level_sizes)).generate(
+        ids,
+        attention_mask=mask,
+        do_sample=True,
+        temperature=100.0,
+        top_k=0,
+        num_return_sequences=1500,
+        max_new_tokens=len(index.level_sizes),
+        eos_token_id=None,
+        pad_token_id=PAD,
+        logits_processor=[
+            TrieLogitsProcessor.for_index(
+                index, prompt_length=3, num_beams=1500, token_offset=OFFSET, **wishes
+            )
+        ],
+    )
+    item_of = dict(zip(map(tuple, index.level_tokens.tolist()), index.catalog.item_ids, strict=True))
+    drawn = [item_of[tuple(path)] for path in (answers[:, 3:] - OFFSET).tolist()]
+    return [set(drawn[:1500]), set(drawn[1500:])]
+
+
+def test_removed_items_never_come_out_of_an_index() -> None:
+    index = toy_index()
+    every = {item.item_id for item in index.catalog}
+    assert items_drawn(index) == [every, every]
+    gone = {"i3", "i4", "i20"}
+    less = remove_items(index, sorted(gone))
+    assert items_drawn(less) == [every - gone] * 2
+    horror = {f"i{row}" for row in range(2, 40, 4)}
+    assert items_drawn(remove_items(index, ["i6"]), where="genre == 'horror'") == [horror - {"i6"}] * 2
+    seen = [["i1", "nobody"], ["i2", "i3"]]
+    assert items_drawn(less, histories=seen) == [every - gone - {"i1"}, every - gone - {"i2"}]
 
 
 def test_a_request_that_may_have_nothing_ends_at_once() -> None:

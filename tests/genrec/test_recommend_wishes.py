@@ -11,6 +11,7 @@ from genrec.recommender import Recommendation, Recommender
 from genrec.tasks import TaskDefaults
 from genrec.wishes import Wishes
 from index.errors import RequestError
+from index.maintenance import remove_items
 from tests.fake_decoder import FakeDecoder
 from tests.toy import ITEMS, toy_index
 
@@ -64,6 +65,25 @@ def test_an_additive_prior_shows_in_the_score_and_is_no_probability(recommender)
     assert liked.items[0].item_id == "i7"
     assert liked.items[0].score == pytest.approx(plain["i7"] + 100)
     assert {item.probability for item in liked.items} == {None}
+
+
+@pytest.mark.parametrize("kind", ["mixture", "additive"])
+@pytest.mark.parametrize("wishes", [{}, {"exact": True}, {"beam": 1, "where": "year > 1981"}])
+def test_removed_items_stay_out_however_a_prior_loves_them(recommender, kind, wishes):
+    """The prior's best items are scored whatever the beam finds: removed ones must not be among them."""
+    less = remove_items(recommender.index, ["i5", "i6"])
+    asked = Recommender(less, recommender.decoder, recommender.defaults)
+    loved = {"i5": 100.0, "i6": 90.0, "i7": 20.0}
+    for values in (loved, np.array([loved.get(one, 0.0) for one in less.catalog.item_ids])):
+        for candidates in (1, 2, 50):
+            prior = asked.prior(values, 0.9, kind, candidates=candidates)
+            answer = asked.recommend(["i3"], k=6, prior=prior, **wishes)
+            assert len(answer.items) == 6
+            assert not {"i3", "i5", "i6"} & set(ids(answer))
+            assert "i7" in ids(answer)  # the best that may come is a candidate, even the only one
+    if kind == "mixture":
+        drawn = asked.recommend(["i3"], k=ITEMS, prior=asked.prior(loved, 0.9), sample=True)
+        assert set(ids(drawn)) == set(less.catalog.item_ids) - {"i3", "i5", "i6"}
 
 
 def test_samples_repeat_by_seed_and_differ_by_history(recommender):
