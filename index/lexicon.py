@@ -11,12 +11,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from index.errors import require
 from index.spelling import WordList
@@ -54,24 +55,18 @@ class _Postings:
     rows: Int32Array
 
     @classmethod
-    def build(cls, pairs: Iterable[tuple[str, int]]) -> _Postings:
-        """From (key, row) pairs in ascending order."""
-        keys: list[str] = []
-        offsets: list[int] = []
-        rows: list[int] = []
-        for key, row in pairs:
-            if not keys or keys[-1] != key:
-                keys.append(key)
-                offsets.append(len(rows))
-            rows.append(row)
+    def build(cls, pairs: pl.DataFrame) -> _Postings:
+        """From columns ``key`` and ``row``, in any order."""
+        pairs = pairs.sort("key", "row")  # polars compares bytes of UTF-8: the order of code points
+        lengths = pairs["key"].rle().struct.unnest()
+        keys = lengths["value"].to_list()
         marisa_trie = require("marisa_trie", extra="serve", purpose="Finding items by title")
         trie = marisa_trie.Trie(keys)
         id_at_rank = np.fromiter((trie[key] for key in keys), np.int32, len(keys))
         rank_of_id = np.empty_like(id_at_rank)
         rank_of_id[id_at_rank] = np.arange(len(keys), dtype=np.int32)
-        return cls(
-            trie, id_at_rank, rank_of_id, np.array([*offsets, len(rows)], np.int64), np.array(rows, np.int32)
-        )
+        offsets = np.concatenate([[0], np.cumsum(lengths["len"].to_numpy(), dtype=np.int64)])
+        return cls(trie, id_at_rank, rank_of_id, offsets, pairs["row"].to_numpy())
 
     def __len__(self) -> int:
         return len(self.id_at_rank)
@@ -136,10 +131,14 @@ class Lexicon:
         Raises:
             MissingDependencyError: marisa-trie is not installed.
         """
-        left_out = set() if skip is None else set(skip.tolist())
-        entries = sorted((folded(title), row) for row, title in enumerate(titles) if row not in left_out)
-        entries = [entry for entry in entries if entry[0]]
-        words = sorted((word, row) for text, row in entries for word in set(text.split()))
+        entries = pl.DataFrame(
+            {"key": [folded(title) for title in titles], "row": np.arange(len(titles), dtype=np.int32)},
+            schema_overrides={"key": pl.String},
+        )
+        if skip is not None:
+            entries = entries.filter(~np.isin(np.arange(len(titles)), skip))
+        entries = entries.filter(pl.col("key") != "")
+        words = entries.with_columns(pl.col("key").str.split(" ")).explode("key").unique()
         return cls(_Postings.build(entries), _Postings.build(words), popularity, len(titles))
 
     def rows_of(self, title: str) -> list[int]:
