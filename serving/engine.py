@@ -1,8 +1,8 @@
-"""The engine: requests from many clients, answered in batches by one thread.
+"""The engine: requests from many clients, searched together by one thread.
 
-Asynchronous on the outside, one search at a time inside. The queue is bounded, a request whose client has gone
-or whose time is over is dropped before it starts, and the batch sees one version of model and catalog. This
-module knows nothing of HTTP.
+Asynchronous on the outside. Inside, everybody takes one step, then whoever waits joins, whoever has an answer
+leaves, and those whose client has gone or whose time is over are dropped; the queue is bounded. A request sees
+one version of model and catalog from its first step to its last. This module knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Condition, Lock, Thread
+from typing import TypeAlias
 
 from genrec.recommender import Recommendation
+from genrec.search import Normalize, SearchRequest
 from genrec.wishes import Wishes
 from index.errors import FilterError, GenrecError
 from index.types import ItemId
+from serving.batching import Lane
 from serving.errors import DeadlineExceeded, NotReady, QueueFull, ReloadInProgress
 from serving.live_bundle import LiveBundle
 from serving.logs import logger
@@ -37,7 +40,7 @@ class Answer:
     live: LiveBundle
     queue_ms: float  # waited
     search_ms: float  # searched, together with its batch mates
-    batch: int  # requests searched together
+    batch: int  # requests searched together when it started
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +52,17 @@ class _Waiting:
     answer: Future[Answer]
 
 
+@dataclass(slots=True, eq=False)
+class _Running:
+    asked: _Waiting
+    live: LiveBundle
+    started: float  # time.monotonic()
+    batch: int = 1
+
+
+_Lanes: TypeAlias = dict[tuple[LiveBundle, Normalize], Lane[_Running]]
+
+
 class Engine:
     """Answers requests with the live bundle.
 
@@ -56,7 +70,7 @@ class Engine:
         live: what answers first.
         loader: how a reload gets the next one; None where there is nothing to reload.
         queue_size: requests that may wait.
-        max_batch: requests searched together.
+        max_batch: requests searched together at most.
         metrics: where it is counted.
     """
 
@@ -165,7 +179,7 @@ class Engine:
         return live
 
     def close(self) -> None:
-        """Refuse what waits and stop after the batch that runs."""
+        """Refuse what waits and stop when what runs is answered."""
         with self._changed:
             self._closed = True
             waiting, self._waiting = list(self._waiting), deque()
@@ -196,71 +210,132 @@ class Engine:
         return [one.answer for one in entries]
 
     def _work(self) -> None:
+        lanes: _Lanes = {}
         while True:
-            with self._changed:
-                while not self._waiting and not self._closed:
-                    self._changed.wait()
-                if self._closed:
-                    return
-                taken = [self._waiting.popleft() for _ in range(min(self._max_batch, len(self._waiting)))]
-                self.metrics.queue_depth.set(len(self._waiting))
-            live = self._live  # one version for the whole batch
-            batch = [one for one in taken if self._is_wanted(one) and self._can_be_asked(one, live)]
-            if batch:
-                self._answer(batch, live)
+            room = self._max_batch - sum(len(lane) for lane in lanes.values())
+            taken = self._take(room, wait=not lanes)
+            if taken is None and not lanes:
+                return
+            started = time.monotonic()
+            self._admit(taken or [], lanes)
+            answered = sum(self._step(lane) for lane in lanes.values())
+            for key in [key for key, lane in lanes.items() if not len(lane)]:
+                del lanes[key]
+            if answered:
+                seconds = (time.monotonic() - started) / answered
+                self._seconds_per_request += 0.1 * (seconds - self._seconds_per_request)
 
-    def _is_wanted(self, one: _Waiting) -> bool:
-        if not one.answer.set_running_or_notify_cancel():
-            self.metrics.shed.labels("client_gone").inc()
-            return False
-        if one.deadline is not None and time.monotonic() >= one.deadline:
-            one.answer.set_exception(_too_late())
-            return False
-        return True
+    def _take(self, most: int, *, wait: bool) -> list[_Waiting] | None:
+        """Up to ``most`` that wait, the first come first; None where the engine is closing."""
+        with self._changed:
+            while wait and not self._waiting and not self._closed:
+                self._changed.wait()
+            if self._closed:
+                return None
+            taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+            self.metrics.queue_depth.set(len(self._waiting))
+            return taken
 
-    def _can_be_asked(self, one: _Waiting, live: LiveBundle) -> bool:
-        """Whether the wishes fit the catalog: found out for each alone, so that none fails its batch mates."""
-        recommender = live.recommender
-        try:
-            recommender.requests([recommender.history_rows(one.history)], one.wishes)
-        except RecursionError:
-            one.answer.set_exception(
-                FilterError("expected a filter nested at most 32 deep, got a deeper one")
+    def _admit(self, taken: Sequence[_Waiting], lanes: _Lanes) -> None:
+        """Let requests join the lane of the live bundle and their normalisation."""
+        live = self._live  # one version for a request's whole life
+        joining: dict[Normalize, tuple[list[_Running], list[SearchRequest]]] = {}
+        for one in taken:
+            if self._is_given_up(one):
+                continue
+            running = _Running(one, live, time.monotonic())
+            request = self._request(one, live)
+            if request is None:
+                continue
+            if one.wishes.synchronize != "leaf":  # parity mode knows no steps that others could join
+                self._answer_alone(running)
+                continue
+            names, requests = joining.setdefault(
+                one.wishes.normalize or live.recommender.defaults.normalize, ([], [])
             )
+            names.append(running)
+            requests.append(request)
+        for normalize, (names, requests) in joining.items():
+            recommender = live.recommender
+            lane = lanes.setdefault(
+                (live, normalize), Lane(recommender.decoder, recommender.index.trie, normalize)
+            )
+            try:
+                lane.join(names, requests)
+            except Exception:  # one of them is to blame: each alone, so that it fails no other
+                for running in names:
+                    self._answer_alone(running)
+                continue
+            for running in names:
+                running.batch = len(lane)
+            self.metrics.batch_size.observe(len(lane))
+
+    def _step(self, lane: Lane[_Running]) -> int:
+        """Drop who is not waited for, take a step, answer who is done; how many left."""
+        left = len(lane.drop(lambda running: self._is_given_up(running.asked)))
+        try:
+            done = lane.step()
         except Exception as error:
-            _fail(one, error)
-        else:
+            logger.error("step_failed", exc_info=error)
+            broken = lane.clear()
+            for running in broken:
+                self._answer_alone(running)
+            return left + len(broken)
+        for running, result in done:
+            recommender, asked = running.live.recommender, running.asked
+            self._deliver(running, recommender.recommendation(asked.history, asked.wishes, result))
+        return left + len(done)
+
+    def _is_given_up(self, one: _Waiting) -> bool:
+        if one.answer.cancelled():
+            self.metrics.shed.labels("client_gone").inc()
+            return True
+        if one.deadline is not None and time.monotonic() >= one.deadline:
+            if one.answer.set_running_or_notify_cancel():
+                one.answer.set_exception(_too_late())
             return True
         return False
 
-    def _answer(self, batch: list[_Waiting], live: LiveBundle) -> None:
-        start = time.monotonic()
+    def _request(self, one: _Waiting, live: LiveBundle) -> SearchRequest | None:
+        """What to search for; None where the wishes do not fit the catalog and the client was told so."""
+        recommender = live.recommender
         try:
-            recommendations = live.recommender.recommend_batch(
-                [one.history for one in batch], [one.wishes for one in batch]
-            )
+            (request,) = recommender.requests([recommender.history_rows(one.history)], one.wishes)
+        except RecursionError:
+            _fail(one, FilterError("expected a filter nested at most 32 deep, got a deeper one"))
         except Exception as error:
-            if len(batch) == 1:
-                _fail(batch[0], error)
-                return
-            for one in batch:
-                self._answer([one], live)
+            _fail(one, error)
+        else:
+            return request
+        return None
+
+    def _answer_alone(self, running: _Running) -> None:
+        asked = running.asked
+        try:
+            (recommendation,) = running.live.recommender.recommend_batch([asked.history], asked.wishes)
+        except Exception as error:
+            _fail(asked, error)
+        else:
+            self._deliver(running, recommendation)
+
+    def _deliver(self, running: _Running, recommendation: Recommendation) -> None:
+        asked, now = running.asked, time.monotonic()
+        if not asked.answer.set_running_or_notify_cancel():
+            self.metrics.shed.labels("client_gone").inc()
             return
-        end = time.monotonic()
-        self._seconds_per_request += 0.1 * ((end - start) / len(batch) - self._seconds_per_request)
-        self.metrics.batch_size.observe(len(batch))
-        for one, recommendation in zip(batch, recommendations, strict=True):
-            self.metrics.phase_seconds.labels("queue").observe(start - one.since)
-            self.metrics.phase_seconds.labels("search").observe(end - start)
-            one.answer.set_result(
-                Answer(recommendation, live, 1000 * (start - one.since), 1000 * (end - start), len(batch))
-            )
+        waited, searched = running.started - asked.since, now - running.started
+        self.metrics.phase_seconds.labels("queue").observe(waited)
+        self.metrics.phase_seconds.labels("search").observe(searched)
+        asked.answer.set_result(
+            Answer(recommendation, running.live, 1000 * waited, 1000 * searched, running.batch)
+        )
 
 
 def _fail(one: _Waiting, error: Exception) -> None:
     if not isinstance(error, GenrecError):
         logger.error("search_failed", exc_info=error)
-    one.answer.set_exception(error)
+    if one.answer.set_running_or_notify_cancel():
+        one.answer.set_exception(error)
 
 
 def _outcome(one: asyncio.Future[Answer]) -> Answer | BaseException:
@@ -271,6 +346,4 @@ def _outcome(one: asyncio.Future[Answer]) -> Answer | BaseException:
 
 
 def _too_late() -> DeadlineExceeded:
-    return DeadlineExceeded(
-        "expected an answer within the request's timeout_ms, got none; ask for less or wait longer"
-    )
+    return DeadlineExceeded("expected an answer within timeout_ms, got none; ask for less or wait longer")

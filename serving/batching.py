@@ -1,0 +1,91 @@
+"""Lane: requests of one model that are searched together, a step at a time.
+
+Between two steps others join, finished ones leave, and those nobody waits for any more are dropped. Nobody
+waits for a batch to fill or to end. A lane knows searches; it knows no queue, no deadline and no client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from genrec.decoders.base import Decoder
+from genrec.leaf_search import LeafSearch
+from genrec.search import Normalize, SearchRequest, SearchResult
+from index.trie import TokenTrie
+from index.types import BoolArray
+
+Name = TypeVar("Name")
+
+
+class Lane(Generic[Name]):
+    """Requests under one decoder, trie and normalisation, known by names of the caller's choice.
+
+    Not safe to share between threads.
+    """
+
+    def __init__(self, decoder: Decoder, trie: TokenTrie, normalize: Normalize) -> None:
+        self._decoder = decoder
+        self._trie = trie
+        self._normalize: Normalize = normalize
+        self._search: LeafSearch | None = None
+        self._names: list[Name] = []
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @property
+    def names(self) -> Sequence[Name]:
+        """Who is being searched for."""
+        return self._names
+
+    def join(self, names: Sequence[Name], requests: Sequence[SearchRequest]) -> None:
+        """Start requests: their prompts go through the model together, then they step with the others.
+
+        Raises:
+            DecoderError: the model cannot take one of the prompts; then nobody has joined.
+        """
+        if not names:
+            return
+        new = LeafSearch(self._decoder, self._trie, requests, self._normalize)
+        if self._search is None:
+            self._search = new
+        else:
+            self._search.join(new)
+        self._names.extend(names)
+
+    def step(self) -> list[tuple[Name, SearchResult]]:
+        """One decision for everybody; those whose search has ended, with their answers, have left."""
+        if self._search is None:
+            return []
+        self._search.step()
+        over = np.flatnonzero(~self._search.going)
+        answers = [(self._names[b], self._search.result_now(b)) for b in over.tolist()]
+        self._keep(self._search.going)
+        return answers
+
+    def drop(self, is_unwanted: Callable[[Name], bool]) -> list[Name]:
+        """Take out everybody of whom ``is_unwanted`` says so, unanswered; they are returned."""
+        unwanted = np.array([is_unwanted(name) for name in self._names], bool)
+        if not unwanted.any():
+            return []
+        dropped = [self._names[b] for b in np.flatnonzero(unwanted)]
+        self._keep(~unwanted)
+        return dropped
+
+    def clear(self) -> list[Name]:
+        """Take everybody out, unanswered: after a step that failed nothing is known of the states."""
+        names, self._names, self._search = self._names, [], None
+        return names
+
+    def _keep(self, wanted: BoolArray) -> None:
+        stay = np.flatnonzero(wanted)
+        if len(stay) == len(self._names):
+            return
+        self._names = [self._names[b] for b in stay]
+        if self._names and self._search is not None:
+            self._search.keep(stay)
+        else:
+            self._search = None
