@@ -136,7 +136,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _is_deeper_than(value: object, depth: int) -> bool:
     """Level by level, without recursion."""
     level: list[Any] = [value]
-    for _ in range(depth + 1):
+    for _ in range(depth):
         level = [
             part
             for one in level

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import httpx
@@ -11,6 +12,7 @@ import httpx
 from genrec.decoders.base import Prefilled, Prompt
 from genrec.recommender import Recommender
 from genrec.tasks import TaskDefaults
+from index.item_index import ItemIndex
 from serving.app import create_app
 from serving.engine import Engine, Loader
 from serving.live_bundle import LiveBundle, lexicon_of
@@ -36,8 +38,14 @@ class GatedDecoder(FakeDecoder):
         return super().prefill(prompts)
 
 
+@cache
+def index_of_toys() -> ItemIndex:
+    """Built once for all tests."""
+    return toy_index()
+
+
 def toy_live(decoder: Any = None, model: str = MODEL) -> LiveBundle:
-    index = toy_index()
+    index = index_of_toys()
     decoder = decoder or FakeDecoder(sum(index.level_sizes))
     recommender = Recommender(index, decoder, TaskDefaults(beam=5))
     return LiveBundle(recommender, lexicon_of(recommender), model, CATALOG)
