@@ -51,9 +51,8 @@ class CapRules:
         with self._lock:
             if name not in self._labels:
                 if name not in self._catalog.frame.columns:
-                    raise RequestError(
-                        f"expected max_per over a field among {self._catalog.frame.columns}, got {name!r}"
-                    )
+                    fields = ", ".join(self._catalog.frame.columns)
+                    raise RequestError(f"expected a field of the catalog ({fields}) in max_per, got {name!r}")
                 by_row = _label_table(self._catalog.frame[name])
                 self._labels[name] = by_row[np.asarray(self._trie.item_at_rank, np.int64)]
             return self._labels[name]

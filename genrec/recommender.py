@@ -19,6 +19,7 @@ from genrec.prior import CANDIDATES, Prior, PriorKind
 from genrec.search import Normalize, SearchRequest, SearchResult, Synchronize, search
 from genrec.tasks import TaskDefaults
 from genrec.wishes import Wishes, resolve, scores_are_shares
+from index.counted import counted
 from index.errors import RequestError
 from index.filter_expression import Where
 from index.item_filter import Allowed
@@ -347,12 +348,12 @@ def _notes(has_history: bool, knows_an_item: bool, resolved: Wishes, result: Sea
         )
     if found < resolved.k:
         notes.append(
-            f"{found} of {resolved.k} items: no others pass the request's filters, lists and seen items"
+            f"{found} of {counted(resolved.k, 'item')}: no others pass the request's filters, lists and seen items"
         )
     if (resolved.exact or resolved.sample) and result.certified < found:
         notes.append(
-            f"the budget ended after {result.expansions} expansions: {result.certified} of {found} "
-            f"items are proven to be in their place"
+            f"the budget ended after {counted(result.expansions, 'expansion')}: {result.certified} of "
+            f"{counted(found, 'item')} proven to be in place"
         )
     return tuple(notes)
 

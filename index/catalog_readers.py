@@ -15,6 +15,7 @@ import polars as pl
 
 from index.catalog import Catalog
 from index.column_names import ITEM_ID_NAMES, TITLE_NAMES, find_column
+from index.counted import counted
 from index.errors import CatalogError
 from index.field_types import FIELD_TYPE_NAMES, FieldType
 from index.read_report import BadRow, OnError, ReadReport, refuse_bad_rows
@@ -84,7 +85,7 @@ def read_catalog(
         mapping = ", ".join(f"{role}='{name}'" for role, name in roles.items())
         refuse_bad_rows(path, table.rows_read, bad_rows, mapping, CatalogError)
     if not kept.any():
-        found = "none" if not bad_rows else f"{len(bad_rows):,} bad rows, the first: {bad_rows[0]}"
+        found = "none" if not bad_rows else f"{counted(len(bad_rows), 'bad row')}, the first: {bad_rows[0]}"
         raise CatalogError(f"expected at least one item in {path}, got {found}")
 
     frame = _items(table.frame.filter(pl.Series(kept)), roles)
@@ -170,4 +171,4 @@ def _title_warnings(items: pl.DataFrame, path: Path, title_column: str) -> list[
     if not len(empty):
         return []
     examples = ", ".join(empty.head(3).to_list())
-    return [f"{len(empty):,} items have no title and were kept with an empty one, such as {examples}"]
+    return [f"{counted(len(empty), 'item')} without a title, kept with an empty one, such as {examples}"]

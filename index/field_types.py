@@ -13,6 +13,8 @@ from typing import Literal, TypeAlias
 
 import polars as pl
 
+from index.counted import counted
+
 FieldType: TypeAlias = Literal["text", "int", "float", "bool", "list"]
 FIELD_TYPE_NAMES: tuple[FieldType, ...] = ("text", "int", "float", "bool", "list")
 
@@ -189,7 +191,8 @@ def _price(values: pl.Series) -> TypedColumn:
     if not lost:
         return typed
     example = values.filter(values.is_not_null() & numbers.is_null())[0]
-    warning = f"{lost} values of '{values.name}' are not prices (such as {example!r}) and were left empty"
+    found = counted(lost, "value")
+    warning = f"{found} of '{values.name}' left empty: not a price, such as {example!r}"
     return TypedColumn(typed.values, typed.failed, "", warning)
 
 

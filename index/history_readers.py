@@ -24,6 +24,7 @@ from index.column_names import (
     find_optional_column,
     same_name,
 )
+from index.counted import counted
 from index.errors import HistoryError
 from index.histories import Histories
 from index.read_report import BadRow, OnError, ReadReport, refuse_bad_rows
@@ -70,15 +71,17 @@ class InteractionsReport(ReadReport):
 
     def summary(self) -> str:
         """A few lines for a person."""
-        lines = [super().summary(), f"  {self.users:,} users, {self.events:,} events, ordered by {self.time}"]
-        if self.unknown_items.events:
+        found = f"{counted(self.users, 'user')}, {counted(self.events, 'event')}"
+        lines = [super().summary(), f"  {found}, ordered by {self.time}"]
+        unknown = self.unknown_items
+        if unknown.events:
             lines.append(
-                f"  left out: {self.unknown_items.events:,} events with {self.unknown_items.ids:,} items the "
-                f"catalog does not have, such as {', '.join(self.unknown_items.examples)}"
+                f"  left out: {counted(unknown.events, 'event')} with {counted(unknown.ids, 'item')} the "
+                f"catalog does not have, such as {', '.join(unknown.examples)}"
             )
         if self.users_without_events:
             lines.append(
-                f"  left out: {len(self.users_without_events):,} users without any event, "
+                f"  left out: {counted(len(self.users_without_events), 'user')} without any event, "
                 f"such as {', '.join(self.users_without_events[:_EXAMPLES])}"
             )
         return "\n".join(lines)
@@ -247,8 +250,9 @@ def _unknown(events: pl.DataFrame, catalog: Catalog, path: Path, mapping: str) -
     if len(missing) * 2 > events.height:
         raise HistoryError(
             f"expected item ids of the catalog (such as {', '.join(catalog.item_ids[:3])}) in {path}, got "
-            f"{len(missing):,} of {events.height:,} events with others (such as {', '.join(examples[:3])}); this "
-            f"is the file of another catalog, or another column holds the ids (read: {mapping})"
+            f"{len(missing):,} of {counted(events.height, 'event')} with others (such as "
+            f"{', '.join(examples[:3])}); this is the file of another catalog, "
+            f"or another column holds the ids (read: {mapping})"
         )
     return UnknownItems(len(missing), len(ids), examples)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from index.counted import counted
 from index.errors import CatalogError, HistoryError
 
 OnError: TypeAlias = Literal["fail", "skip"]
@@ -47,7 +48,7 @@ class ReadReport:
 
     def summary(self) -> str:
         """A few lines for a person."""
-        first = f"{self.path}: {self.format}, {self.rows_kept:,} of {self.rows_read:,} rows kept"
+        first = f"{self.path}: {self.format}, {self.rows_kept:,} of {counted(self.rows_read, 'row')} kept"
         shown = [f"  {row}" for row in self.bad_rows[:SHOWN_ROWS]]
         more = (
             [f"  … and {len(self.bad_rows) - SHOWN_ROWS:,} more"] if len(self.bad_rows) > SHOWN_ROWS else []

@@ -18,6 +18,7 @@ from genrec.recommender import Recommender
 from index.build import IndexSettings, build_index
 from index.catalog import Catalog
 from index.catalog_readers import read_catalog
+from index.counted import counted
 from index.errors import require
 from index.history_readers import read_interactions
 from index.item_index import SEMANTIC_ID
@@ -85,7 +86,7 @@ def demo(
     columns = ("recall@10", "ndcg@10", "coverage", "validity")
     rows = [(name, *(f"{figures[c]:.4f}" for c in columns)) for name, figures in result.systems.items()]
     print_table(
-        f"{result.users:,} simulated users, last event held out",
+        f"{counted(result.users, 'simulated user')}, last event held out",
         ("system", *columns),
         rows,
         numbers_from=1,

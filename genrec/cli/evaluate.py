@@ -26,6 +26,7 @@ from genrec.evaluation.protocol import Part, Split
 from genrec.evaluation.protocol import evaluate as run_evaluation
 from genrec.recommender import Recommender
 from genrec.tasks import TaskDefaults
+from index.counted import counted
 from index.errors import require
 from index.item_index import SEMANTIC_ID
 
@@ -99,6 +100,9 @@ def evaluate(
         (name, *(f"{figures[column]:.4f}" for column in COLUMNS), f"{result.seconds[name]:.1f}")
         for name, figures in result.systems.items()
     ]
-    title = f"{result.users:,} cases, {split} {part}, full ranking over {len(opened.index.catalog):,} items"
+    title = (
+        f"{counted(result.users, 'case')}, {split} {part}, "
+        f"full ranking over {counted(len(opened.index.catalog), 'item')}"
+    )
     print_table(title, ("system", *COLUMNS, "seconds"), rows, numbers_from=1)
     answers.print(f"{defaults.normalize} normalisation, beam {defaults.beam}; {total} s in all")

@@ -26,6 +26,7 @@ from genrec.cli.output import answers, print_json, print_table, report_reading, 
 from index.artifact import open_artifact
 from index.build import Holdout, IndexSettings, build_index
 from index.catalog_readers import CatalogColumns, read_catalog
+from index.counted import counted
 from index.item_index import ItemIndex, index_of, load_index
 from index.semantic_ids import Collisions
 
@@ -119,10 +120,10 @@ def build(
     if json:
         print_json(facts)
         return
-    answers.print(f"Indexed {facts['items']:,} items in {facts['seconds']:.1f} s → {out}")
+    answers.print(f"Indexed {counted(facts['items'], 'item')} in {facts['seconds']:.1f} s → {out}")
     answers.print(
-        f"{facts['levels']} codes per item, {facts['trie_nodes']:,} trie nodes, "
-        f"{facts['training_events']:,} training events, text vectors by {facts['settings']['text_encoder']}"
+        f"{counted(facts['levels'], 'code')} per item, {counted(facts['trie_nodes'], 'trie node')}, "
+        f"{counted(facts['training_events'], 'training event')}, text vectors by {facts['settings']['text_encoder']}"
     )
     answers.print(f"Next: genrec train --index {out} --interactions FILE --out DIR")
 
@@ -151,12 +152,9 @@ def inspect(
     if json:
         print_json({**facts, "shown": shown})
     else:
-        print_table(f"{index}", ("", ""), [(key, value) for key, value in facts.items()], numbers_from=2)
-        for entry in shown:
-            answers.print(
-                f"{entry['item_id']}  {entry['title'] or 'not in the catalog'}  {entry['codes'] or ''}"
-                f"{'  removed' if entry['removed'] else ''}"
-            )
+        print_table(f"{index}", ("", ""), _readable(loaded), numbers_from=2)
+        for one, row in zip(item or [], rows, strict=True):
+            answers.print(_readable_item(loaded, one, row), markup=False)
     if any(row is None for row in rows):
         raise typer.Exit(1)
 
@@ -171,7 +169,9 @@ def verify(index: IndexPath, json: JsonFlag = False) -> None:
     if json:
         print_json({"ok": True, "kind": artifact.kind, "files": len(files), "bytes": total})
     else:
-        answers.print(f"{index}: {artifact.kind}, {len(files)} files, {total / 1e6:.1f} MB, all as saved")
+        answers.print(
+            f"{index}: {artifact.kind}, {counted(len(files), 'file')}, {total / 1e6:.1f} MB, all as saved"
+        )
 
 
 def _facts(index: ItemIndex) -> dict[str, Any]:
@@ -189,9 +189,38 @@ def _facts(index: ItemIndex) -> dict[str, Any]:
     }
 
 
+def _readable(index: ItemIndex) -> list[tuple[str, str]]:
+    """What an index holds, for a person."""
+    sizes, changes = index.level_sizes, index.changes
+    changed = ", ".join(
+        f"{value:,} {name}" for name, value in asdict(changes).items() if name != "generation"
+    )
+    return [
+        ("items", f"{len(index.catalog):,}"),
+        ("removed, not yet dropped", f"{len(index.removed):,}"),
+        ("fields", ", ".join(index.catalog.field_names) or "none"),
+        ("codes per item", f"{len(sizes)}, of {' × '.join(str(size) for size in sizes)}"),
+        ("trie", f"{counted(index.trie.nodes, 'node')}, {index.trie.nbytes / 1e6:.2f} MB"),
+        ("training events", f"{len(index.trained_events):,}"),
+        *((name.replace("_", " "), str(value)) for name, value in index.settings.items()),
+        (
+            "since the build",
+            f"{changed} in {counted(changes.generation, 'change')}" if changes.generation else "no change",
+        ),
+    ]
+
+
+def _readable_item(index: ItemIndex, item_id: str, row: int | None) -> str:
+    if row is None:
+        return f"{item_id}  not in the catalog"
+    codes = " ".join(str(code) for code in index.codes[row].tolist())
+    removed = "  removed" if row in index.removed else ""
+    return f"{item_id}  {index.catalog.titles[row] or 'no title'}  {codes}{removed}"
+
+
 _MAINTENANCE: dict[Callable[..., None], str] = {
     index_maintenance.add: "genrec index add runs/movies new_movies.csv",
-    index_maintenance.remove: "genrec index remove runs/movies --item 32 --item 50",
+    index_maintenance.remove: "genrec index remove runs/movies --id 32 --id 50",
     index_maintenance.compact: "genrec index compact runs/movies",
 }
 for _verb, _example in _MAINTENANCE.items():

@@ -14,6 +14,7 @@ from genrec.cli.options import IndexPath, JsonFlag, OnError, QuietFlag
 from genrec.cli.output import answers, print_json, report_reading, stages
 from index.artifact import Artifact, open_artifact
 from index.catalog_readers import CatalogColumns
+from index.counted import counted
 from index.errors import CatalogError
 from index.item_index import ItemIndex, index_of
 from index.maintenance import add_items, read_new_items, remove_items
@@ -67,9 +68,12 @@ def add(
 def remove(
     index: IndexPath,
     item: Annotated[
-        list[str] | None, typer.Option(help="Id of an item to remove; may be repeated.", metavar="ID")
+        list[str] | None,
+        typer.Option("--item", "--id", help="Id of an item to remove; may be repeated.", metavar="ID"),
     ] = None,
-    ids: Annotated[Path | None, typer.Option(help="A text file with one id a line.", metavar="FILE")] = None,
+    ids: Annotated[
+        Path | None, typer.Option(help="A text file with one id a line, instead or besides.", metavar="FILE")
+    ] = None,
     out: Out = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -81,7 +85,7 @@ def remove(
     started = time.monotonic()
     wanted = [*(item or []), *(_read_ids(ids) if ids else [])]
     if not wanted:
-        raise typer.BadParameter("expected --item ID or --ids FILE, got neither")
+        raise typer.BadParameter("expected --id ID or --ids FILE, got neither")
     artifact = open_artifact(index)
     loaded = index_of(artifact)
     changed = remove_items(loaded, wanted)
@@ -98,6 +102,9 @@ def compact(index: IndexPath, out: Out = None, json: JsonFlag = False, quiet: Qu
     started = time.monotonic()
     artifact = open_artifact(index)
     loaded = index_of(artifact)
+    if not len(loaded.removed) and out is None and not json:
+        answers.print(f"Nothing to do: no item of {index} waits to be dropped")
+        return
     with stages(quiet) as progress:
         progress("compacting", 0, 1)
         changed = compact_index(loaded)
@@ -112,7 +119,9 @@ def _read_ids(path: Path) -> list[ItemId]:
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise CatalogError(f"expected a text file of item ids in {path}, got {error}") from error
+        raise CatalogError(
+            f"expected a text file of item ids in {path}, got {error}; to name items themselves, use --id ID"
+        ) from error
     return [line.strip() for line in lines if line.strip()]
 
 
@@ -134,8 +143,8 @@ def _report(
         }
         print_json(facts)
         return
-    answers.print(f"{done.capitalize()} {count:,} items in {seconds:.1f} s → {path}")
+    answers.print(f"{done.capitalize()} {counted(count, 'item')} in {seconds:.1f} s → {path}")
     answers.print(
-        f"{live:,} items can be recommended"
-        + (f"; {waiting:,} removed ones wait for: genrec index compact {path}" if waiting else "")
+        f"{counted(live, 'item')} can be recommended"
+        + (f"; {waiting:,} removed and waiting for: genrec index compact {path}" if waiting else "")
     )

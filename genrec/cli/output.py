@@ -23,6 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from index.read_report import ReadReport
 
@@ -48,7 +49,7 @@ def print_table(
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(str(cell)) for cell in row))  # not markup: titles may hold brackets
     answers.print(table)
 
 
@@ -72,8 +73,8 @@ class Stages:
         self._tasks: dict[str, Any] = {}
         self._started = time.monotonic()
 
-    def __call__(self, stage: str, done: float, total: float) -> None:
-        """Stage ``stage`` stands at ``done`` of ``total``; a new stage ends the one before it."""
+    def __call__(self, stage: str, done: float, total: float | None) -> None:
+        """Stage ``stage`` stands at ``done`` of ``total``, None where nobody knows; a new one ends the last."""
         if self._bars is None:
             if stage not in self._tasks and not self._quiet:
                 remark(f"[{time.monotonic() - self._started:6.1f} s] {stage}")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from genrec.cli.options import JsonFlag, Verify
-from genrec.cli.output import answers, print_json, print_table, remark
+from genrec.cli.options import JsonFlag, QuietFlag, Verify
+from genrec.cli.output import Stages, answers, print_json, print_table, remark, stages
+from genrec.leaf_search import LeafSearch
 from genrec.recommender import Recommendation, RecommendedItem, Recommender
 from genrec.search import Normalize
+from genrec.wishes import Wishes
+from index.counted import counted
+
+SILENT_SECONDS = 2.0  # a search that takes longer shows that it lives
 
 BundlePath = Annotated[Path, typer.Argument(help="A bundle that genrec train wrote.", metavar="BUNDLE")]
 
@@ -48,13 +54,13 @@ def recommend(
     ] = None,
     verify: Verify = False,
     json: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Recommend items for one history. Every answer is an item of the catalog."""
     recommender = Recommender.load(bundle, verify=verify)
     ids = _split(history)
-    answer = recommender.recommend(
-        ids,
-        k,
+    wishes = Wishes(
+        k=k,
         beam=beam,
         normalize=normalize,
         exclude_seen=not include_seen,
@@ -64,10 +70,28 @@ def recommend(
         max_expansions=max_expansions,
         max_per=_limits(max_per or []),
     )
+    if exact:
+        with stages(quiet) as progress:
+            answer = prove(recommender, ids, wishes, progress)
+    else:
+        answer = recommender.recommend_batch([ids], wishes)[0]
     if json:
         print_json({**asdict(answer), "history": ids})
         return
     show_recommendation(recommender, ids, answer)
+
+
+def prove(recommender: Recommender, history: list[str], wishes: Wishes, progress: Stages) -> Recommendation:
+    """An exact recommendation, which may take long: after a while its prefixes are counted for the user."""
+    requests = recommender.requests([recommender.history_rows(history)], wishes)
+    normalize = wishes.normalize or recommender.defaults.normalize
+    started = time.monotonic()
+    proving = LeafSearch(recommender.decoder, recommender.index.trie, requests, normalize)
+    while proving.going.any():
+        proving.step()
+        if time.monotonic() - started >= SILENT_SECONDS:
+            progress("prefixes to the proof", int(proving.expansions[0]), wishes.max_expansions)
+    return recommender.recommendation(history, wishes, proving.result_now(0))
 
 
 def show_recommendation(recommender: Recommender, ids: list[str], answer: Recommendation) -> None:
@@ -87,7 +111,8 @@ def show_recommendation(recommender: Recommender, ids: list[str], answer: Recomm
     print_table("Recommended", ("", "id", "title", weight), rows, numbers_from=3)
     answers.print(
         f"{answer.certified} of {len(answer.items)} certified in their place; beam {answer.beam}, "
-        f"{answer.expansions} prefixes expanded, {answer.model_calls} model calls"
+        f"{counted(answer.expansions, 'prefix', 'prefixes')} expanded, "
+        f"{counted(answer.model_calls, 'model call')}"
     )
     for note in answer.notes:
         remark(f"note: {note}")
@@ -103,8 +128,11 @@ def _limits(max_per: list[str]) -> dict[str, int]:
     limits = {}
     for one in max_per:
         field, _, limit = one.rpartition("=")
-        if not field.strip() or not limit.strip().isdecimal():
-            raise typer.BadParameter(f"expected FIELD=M such as genre=2, got {one!r}", param_hint="--max-per")
+        if not field.strip() or not limit.strip().isdecimal() or not int(limit):
+            raise typer.BadParameter(
+                f"expected FIELD=M with M of at least 1, such as genre=2, got {one!r}",
+                param_hint="'--max-per'",
+            )
         limits[field.strip()] = int(limit)
     return limits
 

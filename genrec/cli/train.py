@@ -21,6 +21,7 @@ from genrec.cli.options import (
     read_histories,
 )
 from genrec.cli.output import Stages, answers, print_json, print_table, remark, stages
+from index.counted import counted
 from index.errors import TrainingError, require
 from index.item_index import load_index
 
@@ -110,8 +111,8 @@ def train(
             raise typer.Exit(130) from None
     if result.steps < FEW_STEPS:
         remark(
-            f"note: only {result.steps} training steps fitted into the budget: this model has hardly learned; "
-            f"give it more --minutes"
+            f"note: only {counted(result.steps, 'training step')} fitted into the budget: this model has "
+            f"hardly learned; give it more --minutes"
         )
     facts = {
         "path": str(out),
@@ -125,7 +126,8 @@ def train(
         print_json(facts)
         return
     answers.print(
-        f"Trained {result.parameters:,} parameters for {result.steps:,} steps in {facts['seconds']:.0f} s → {out}"
+        f"Trained {counted(result.parameters, 'parameter')} for {counted(result.steps, 'step')} "
+        f"in {facts['seconds']:.0f} s → {out}"
     )
     if result.validation:
         names = ("recall@10", "ndcg@10", "coverage")

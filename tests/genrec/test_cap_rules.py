@@ -54,7 +54,7 @@ def test_no_field_is_no_caps():
 @pytest.mark.parametrize(
     ("max_per", "message"),
     [
-        ({"colour": 1}, "among .*'year'.*, got 'colour'"),
+        ({"colour": 1}, r"of the catalog \(item_id, .*\) in max_per, got 'colour'"),
         ({"year": 0}, "integer >= 1, got year=0"),
         ({"year": "2"}, "integer >= 1, got year='2'"),
     ],

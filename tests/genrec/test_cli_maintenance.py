@@ -143,6 +143,11 @@ def test_ids_to_remove_come_from_a_file_too(index, tmp_path):
     assert load_index(index).removed.tolist() == [1, 2, 7]
 
 
+def test_ids_to_remove_are_named_on_the_command_line(index):
+    assert answer("index", "remove", index, "--id", "i1", "--id", "i2", "--item", "i7")["removed"] == 3
+    assert load_index(index).removed.tolist() == [1, 2, 7]
+
+
 def test_an_item_comes_back_after_its_removal(index, tmp_path):
     codes = load_index(index).codes[3].tolist()
     answer("index", "remove", index, "--item", "i3")
@@ -155,17 +160,44 @@ def test_an_item_comes_back_after_its_removal(index, tmp_path):
 def test_compacting_a_whole_index_writes_nothing(index):
     before = open_artifact(index).manifest["generation"]
     assert answer("index", "compact", index)["dropped"] == 0
+    said, beside = genrec("index", "compact", index)
+    assert said.startswith("Nothing to do: no item of ")
+    assert "dropped\n" in said
+    assert not beside
     assert open_artifact(index).manifest["generation"] == before
 
 
 def test_people_are_told_what_happened_and_what_is_next(index, tmp_path):
     assert "Added 2 items" in genrec("index", "add", index, items_file(tmp_path))[0]
     said = genrec("index", "remove", index, "--item", "i3")[0]
-    assert "41 items can be recommended; 1 removed ones wait for: genrec index compact" in said
+    assert "41 items can be recommended; 1 removed and waiting for: genrec index compact" in said
     assert "  removed" in genrec("index", "inspect", index, "--item", "i3")[0]
     said = genrec("index", "compact", index)[0]
-    assert "Dropped 1 items" in said
+    assert "Dropped 1 item in" in said
     assert "wait" not in said
+
+
+def test_what_an_index_holds_is_told_in_words(index, tmp_path):
+    answer("index", "remove", index, "--id", "i3")
+    answer("index", "add", index, items_file(tmp_path))
+    said, _ = genrec("index", "inspect", index, "--item", "i3", "--item", "nobody", check=1)
+    rows = [" ".join(line.split()) for line in said.splitlines()]
+    loaded = load_index(index)
+    codes = " ".join(str(code) for code in loaded.codes[3].tolist())
+    for expected in (
+        "items 42",
+        "removed, not yet dropped 1",
+        "fields genre, year",
+        "codes per item 3, of 4 × 4 × 256",
+        f"trie {loaded.trie.nodes} nodes, 0.00 MB",
+        "text encoder tfidf",
+        "holdout last-two",
+        "since the build 2 added, 1 removed, 0 dropped in 2 changes",
+        f"i3 The river western {codes} removed",
+        "nobody not in the catalog",
+    ):
+        assert expected in rows
+    assert not set("[]{}'") & set("".join(rows[1:]))
 
 
 @pytest.mark.parametrize(
@@ -177,8 +209,9 @@ def test_people_are_told_what_happened_and_what_is_next(index, tmp_path):
         (["add", "INDEX", "nowhere.csv"], 1, "nowhere.csv"),
         (["remove", "INDEX", "--item", "nobody"], 1, "does not have: 'nobody'"),
         (["remove", "INDEX", "--ids", "nowhere.txt"], 1, "nowhere.txt"),
+        (["remove", "INDEX", "--ids", "i1,i2"], 1, "to name items themselves, use --id ID"),
         (["remove", "INDEX", "--ids", "ALL"], 1, "keep at least one item"),
-        (["remove", "INDEX"], 2, "--item ID or --ids FILE, got neither"),
+        (["remove", "INDEX"], 2, "--id ID or --ids FILE, got neither"),
         (["compact", "nowhere"], 1, "has no manifest.json"),
     ],
 )

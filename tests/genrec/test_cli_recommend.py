@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from unittest import mock
 
 import pytest
 from typer.testing import CliRunner
 
 from genrec.cli.main import app
+from genrec.cli.output import print_table
+from genrec.cli.recommend import show_recommendation
 from genrec.recommender import Recommender
 from genrec.tasks import TaskDefaults
 from tests.fake_decoder import FakeDecoder
@@ -38,8 +41,48 @@ def test_at_most_so_many_per_field(recommender):
     assert max(counts.values()) <= 2
 
 
-@pytest.mark.parametrize("wrong", ["genre", "genre=", "=2", "genre=two", "genre=-1"])
+@pytest.mark.parametrize("wrong", ["genre", "genre=", "=2", "genre=two", "genre=-1", "genre=0"])
 def test_what_is_no_cap_is_wrong_use(recommender, wrong):
     done = run(recommender, "--max-per", wrong)
     assert done.exit_code == 2
-    assert "FIELD=M" in done.output
+    said = " ".join(done.output.replace("│", " ").split())
+    assert (
+        f"Invalid value for '--max-per': expected FIELD=M with M of at least 1, such as genre=2, got '{wrong}'"
+        in said
+    )
+
+
+def test_a_cap_on_no_field_names_the_fields(recommender):
+    done = run(recommender, "--max-per", "colour=1")
+    assert str(done.exception) == (
+        "expected a field of the catalog (item_id, title, genre, year) in max_per, got 'colour'"
+    )
+
+
+def test_a_long_proof_shows_that_it_lives(recommender):
+    answers = [run(recommender, "--exact", "--json"), run(recommender, "--json", "-k", "10", "--exact")]
+    assert [done.stderr for done in answers] == ["", ""]
+    with mock.patch("genrec.cli.recommend.SILENT_SECONDS", 0.0):
+        answers.append(run(recommender, "--exact", "--json"))
+        assert answers[-1].stderr.endswith("prefixes to the proof\n")
+        assert run(recommender, "--exact", "--json", "--quiet").stderr == ""
+    expected = recommender.recommend(["i3"], exact=True)
+    for done in answers:
+        assert [item["item_id"] for item in json.loads(done.stdout)["items"]] == [
+            item.item_id for item in expected.items
+        ]
+        assert json.loads(done.stdout)["certified"] == 10
+
+
+def test_one_is_said_in_the_singular(recommender, capsys):
+    answer = recommender.recommend(["i3"], k=1)
+    show_recommendation(recommender, ["i3"], replace(answer, expansions=1, model_calls=1))
+    assert "1 prefix expanded, 1 model call\n" in capsys.readouterr().out
+    show_recommendation(recommender, ["i3"], replace(answer, expansions=1234, model_calls=2))
+    assert "1,234 prefixes expanded, 2 model calls\n" in capsys.readouterr().out
+
+
+def test_brackets_in_titles_are_no_markup(capsys):
+    """A title such as "[/rec]" once was taken for a closing tag, and the command ended in a traceback."""
+    print_table("Films", ("id", "title"), [("[1]", "[rec] and [/rec]")], numbers_from=2)
+    assert "[1]  [rec] and [/rec]" in capsys.readouterr().out

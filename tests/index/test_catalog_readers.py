@@ -182,7 +182,7 @@ def test_amazon_metadata_with_mixed_types(write: Write) -> None:
     assert reading.report.warnings == (
         "field 'related' holds objects, which no catalog field can, and was left out",
         "field 'images' holds objects, which no catalog field can, and was left out",
-        "1 values of 'price' are not prices (such as '$3 - $5') and were left empty",
+        "1 value of 'price' left empty: not a price, such as '$3 - $5'",
     )
 
 
@@ -393,7 +393,7 @@ def test_a_stray_quotation_mark_says_which_lines_it_swallowed(write: Write) -> N
 
 def test_only_bad_rows_leave_no_catalog(write: Write) -> None:
     with pytest.raises(
-        CatalogError, match=r"expected at least one item .* got 1 bad rows, the first: line 2, item"
+        CatalogError, match=r"expected at least one item .* got 1 bad row, the first: line 2, item"
     ):
         read_catalog(write("items.csv", "item_id,title\n,A\n"), on_error="skip")
 
@@ -413,7 +413,7 @@ def test_a_few_empty_titles_are_kept_and_counted(write: Write) -> None:
     )
     reading = read_catalog(path)
     assert reading.catalog.titles == ["A", "", "B"]
-    assert reading.report.warnings == ("1 items have no title and were kept with an empty one, such as 2",)
+    assert reading.report.warnings == ("1 item without a title, kept with an empty one, such as 2",)
 
 
 def test_mostly_empty_titles_mean_the_wrong_column(write: Write) -> None:
