@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genrec.bundle import load_bundle
+from genrec.bundle import DecoderName, load_bundle
 from genrec.cap_rules import CapRules
 from genrec.decoders.base import Decoder, Items
 from genrec.prior import CANDIDATES, Prior, PriorKind
@@ -74,19 +74,25 @@ class Recommender:
         self._cap_rules = CapRules(index.catalog, index.trie)
 
     @classmethod
-    def load(cls, path: Path | str, *, verify: bool = False) -> Recommender:
+    def load(
+        cls, path: Path | str, decoder: DecoderName = "auto", *, verify: bool = False, threads: int = 1
+    ) -> Recommender:
         """Open a bundle that ``genrec train`` wrote.
 
         Args:
             path: the bundle's directory.
+            decoder: what runs the model: ``"onnx"`` its export, ``"onnx-int8"`` the quantised one, ``"torch"``,
+                or ``"auto"``: the export where there is one and onnxruntime is installed, else torch.
             verify: compare every file's hash first (sizes are always compared).
+            threads: CPU threads of an export.
 
         Raises:
             IndexFormatError: the directory is no bundle, is damaged, or is too new.
-            MissingDependencyError: the bundle's model needs torch and it is not installed.
+            MissingDependencyError: neither onnxruntime for an export nor torch is installed; says what to do.
+            RequestError: an unknown decoder.
         """
         bundle = load_bundle(Path(path), verify=verify)
-        return cls(bundle.index, bundle.decoder(), bundle.tasks["semantic_id"])
+        return cls(bundle.index, bundle.decoder(decoder, threads=threads), bundle.tasks["semantic_id"])
 
     def recommend(
         self,

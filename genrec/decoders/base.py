@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from index.types import Float32Array, Int64Array, IntArray
 
@@ -95,4 +95,32 @@ class Decoder(Protocol):
 
         ``depth`` is int[R], the number of answer tokens each row stands behind. A language model sums over
         its whole vocabulary at any depth; a model with its own codes at every level sums over that level's.
+        """
+
+
+@runtime_checkable
+class ReusesPrompts(Decoder, Protocol):
+    """A decoder that can start from what it remembers of an earlier prompt: the ground of a prompt cache.
+
+    A history grows at its end, so a user's next prompt mostly begins as the last one did. A decoder of this kind
+    runs only what is new.
+    """
+
+    def prompt_key(self, prompt: Prompt) -> Int64Array:
+        """int64[P]: one number for every position the model would read of a prompt, after any cutting.
+
+        Two prompts whose keys begin alike are one prompt up to there. What a cache looks prompts up by.
+
+        Raises:
+            DecoderError: as :meth:`Decoder.prefill`.
+        """
+
+    def prefill(self, prompts: Sequence[Prompt], kept: Sequence[State | None] | None = None) -> Prefilled:
+        """As :meth:`Decoder.prefill`, starting each prompt from a kept state where one is given.
+
+        Args:
+            prompts: B of them.
+            kept: B states of this decoder, or None where there is none for a prompt. Any state will do: it is
+                used as far as its prompt's key and the new one's begin alike, whatever was fed to it since. It
+                is not changed, may serve several prompts at once, and may be forgotten afterwards.
         """

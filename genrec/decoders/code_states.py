@@ -7,23 +7,45 @@ knows the model's body, its heads or scores.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from genrec.decoders.base import Items, Prompt
+from genrec.decoders.key_values import KeyValues
 from index.errors import DecoderError
 from index.types import Float32Array, Int64Array, IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class KeptHistory:
+    """A history and what the body remembers of it."""
+
+    rows: Int64Array  # [P]
+    memory: KeyValues  # of P + 1 positions: the start, then the items
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held."""
+        return self.rows.nbytes + self.memory.nbytes
 
 
 class NativeState:
     """One request: its prompt as the heads see it, and the prefixes fed since."""
 
-    __slots__ = ("depth", "prefix", "projected")
+    __slots__ = ("depth", "kept", "prefix", "projected")
 
-    def __init__(self, projected: Float32Array, prefix: Float32Array, depth: Int64Array) -> None:
+    def __init__(
+        self,
+        projected: Float32Array,
+        prefix: Float32Array,
+        depth: Int64Array,
+        kept: KeptHistory | None = None,
+    ) -> None:
         self.projected = projected  # [L, F] the body's output after each level's first layer; never written
         self.prefix = prefix  # [S, H] sum of the code embeddings up to each slot
         self.depth = depth  # [S] codes up to each slot
+        self.kept = kept  # what a longer history can start from; never written
 
     @property
     def slots(self) -> int:
@@ -33,11 +55,12 @@ class NativeState:
     @property
     def nbytes(self) -> int:
         """Memory held, in bytes."""
-        return self.projected.nbytes + self.prefix.nbytes + self.depth.nbytes
+        held = self.projected.nbytes + self.prefix.nbytes + self.depth.nbytes
+        return held if self.kept is None else held + self.kept.nbytes
 
     def fork(self) -> NativeState:
         """An independent copy. Arrays are replaced, never written, so sharing them is safe."""
-        return NativeState(self.projected, self.prefix, self.depth)
+        return NativeState(self.projected, self.prefix, self.depth, self.kept)
 
     def compact(self, live: IntArray) -> None:
         """Keep the slots ``live``, renumbered in their order."""

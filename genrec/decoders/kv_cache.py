@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from transformers.cache_utils import Cache
 
-from genrec.decoders.base import PROMPT_SLOT
-from index.errors import DecoderError
+from genrec.decoders.tree_mask import compacted_parents
 from index.types import Int64Array, IntArray
 
 # Room for this many positions, or a quarter of what is there, is left when a buffer is made: a search of 20
@@ -26,8 +25,9 @@ _SPARE_POSITIONS = 64
 class TorchState:
     """One request's prompt and the tree of tokens fed since, with their keys and values."""
 
-    def __init__(self) -> None:
-        self.prompt_length = 0
+    def __init__(self, prompt: Int64Array) -> None:
+        self.prompt = prompt  # [P] token ids
+        self.prompt_length = 0  # positions of it that are held
         self.parent: Int64Array = np.zeros(0, np.int64)  # [slots] slot of each slot's predecessor
         self.keys: list[torch.Tensor] = []  # one [Hkv, capacity, D] per layer; the first `length` are written
         self.values: list[torch.Tensor] = []
@@ -50,11 +50,20 @@ class TorchState:
     @torch.inference_mode()
     def fork(self) -> TorchState:
         """An independent copy, without spare room."""
-        other = TorchState()
+        other = TorchState(self.prompt)
         other.prompt_length = self.prompt_length
         other.parent = self.parent.copy()
         other.keys = [buffer[:, : self.length].clone() for buffer in self.keys]
         other.values = [buffer[:, : self.length].clone() for buffer in self.values]
+        return other
+
+    @torch.inference_mode()
+    def begun(self, prompt: Int64Array, length: int) -> TorchState:
+        """A new state for a prompt that begins as this one's does for ``length`` positions, which it holds."""
+        other = TorchState(prompt)
+        other.prompt_length = length
+        other.keys = [buffer[:, :length].clone() for buffer in self.keys]
+        other.values = [buffer[:, :length].clone() for buffer in self.values]
         return other
 
     @torch.inference_mode()
@@ -65,18 +74,7 @@ class TorchState:
             DecoderError: ``live`` is not ascending, names a slot that is not there, or lacks a parent.
         """
         live = np.asarray(live, np.int64)
-        if len(live) and (live[0] < 0 or live[-1] >= self.slots or (np.diff(live) <= 0).any()):
-            raise DecoderError(f"expected ascending slots below {self.slots}, got {live.tolist()}")
-        renumbered = np.full(self.slots + 1, -2)  # one past the end is where PROMPT_SLOT lands
-        renumbered[PROMPT_SLOT] = PROMPT_SLOT
-        renumbered[live] = np.arange(len(live))
-        parent = renumbered[self.parent[live]]
-        if (parent == -2).any():
-            orphan = int(live[np.argmax(parent == -2)])
-            raise DecoderError(
-                f"expected live slots to be closed under parents, got slot {orphan} without its parent "
-                f"{int(self.parent[orphan])}; keep the ancestors of every live slot"
-            )
+        parent = compacted_parents(self.parent, live)
         kept = np.concatenate([np.arange(self.prompt_length), self.prompt_length + live])
         for buffers in (self.keys, self.values):
             for layer, buffer in enumerate(buffers):

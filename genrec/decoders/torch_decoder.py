@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from genrec.decoders.base import PROMPT_SLOT, Hidden, Prefilled, Prompt, State, Tokens
+from genrec.decoders.base import Hidden, Prefilled, Prompt, State, Tokens
+from genrec.decoders.key_values import common_length
 from genrec.decoders.kv_cache import StepCache, TorchState
 from genrec.decoders.model_body import body_of
 from genrec.decoders.output_head import OutputHead, numpy_of
-from genrec.decoders.tree_mask import RaggedRows, tree_mask
+from genrec.decoders.prompt_reader import PromptReader
+from genrec.decoders.tree_mask import RaggedRows, check_parents, prompt_mask, tree_mask
 from index.errors import DecoderError
 from index.types import Float32Array, Int64Array, IntArray
 
@@ -46,6 +48,7 @@ class TorchDecoder:
         token_offset: added to every token id that comes from the search. Semantic-ID tokens sit behind the
             text vocabulary, so a trie may count them from 0. Ids in prompts are vocabulary ids already.
         device: where to run; None leaves the model where it is.
+        reader: how prompts become tokens; tokens only where not given.
 
     Raises:
         DecoderError: the model cannot be decoded this way: its logits are not ``hidden @ head.T + bias``
@@ -54,18 +57,24 @@ class TorchDecoder:
     """
 
     def __init__(
-        self, model: PreTrainedModel, token_offset: int = 0, device: str | torch.device | None = None
+        self,
+        model: PreTrainedModel,
+        token_offset: int = 0,
+        device: str | torch.device | None = None,
+        reader: PromptReader | None = None,
     ) -> None:
         if device is not None:
             model.to(device)  # type: ignore[arg-type]
         model.train(False)
         _check_architecture(model)
+        self.model = model
+        self._reader = reader or PromptReader()
         self._body = body_of(model)
         self._embedding: torch.nn.Module = model.get_input_embeddings()
         head = _head(model)
         bias: torch.Tensor | None = getattr(head, "bias", None)
         self._head = OutputHead(head.weight.detach(), None if bias is None else bias.detach())
-        self._max_positions = _max_positions(model.config)
+        self.max_positions = _max_positions(model.config)
         if not 0 <= token_offset < self.vocabulary:
             raise DecoderError(f"expected 0 <= token_offset < {self.vocabulary}, got {token_offset}")
         self.token_offset = 0  # the probe speaks vocabulary ids
@@ -74,40 +83,59 @@ class TorchDecoder:
 
     @classmethod
     def load(
-        cls, path_or_name: str | Path, token_offset: int = 0, device: str | torch.device | None = None
+        cls,
+        path_or_name: str | Path,
+        token_offset: int = 0,
+        device: str | torch.device | None = None,
+        reader: PromptReader | None = None,
     ) -> TorchDecoder:
         """Load a model directory, or a name known to Hugging Face: float32 on a CPU, else as it was saved."""
         from transformers import AutoModelForCausalLM
 
         on_cpu = device is None or torch.device(device).type == "cpu"
         model = AutoModelForCausalLM.from_pretrained(path_or_name, dtype=torch.float32 if on_cpu else "auto")
-        return cls(model, token_offset, device)
+        return cls(model, token_offset, device, reader)
 
     @property
     def vocabulary(self) -> int:
         """V, the rows of the head."""
         return self._head.vocabulary
 
+    def prompt_key(self, prompt: Prompt) -> Int64Array:
+        """int64[P]: the token ids the model would read; see :class:`genrec.decoders.base.ReusesPrompts`."""
+        ids = self._reader.ids(prompt)
+        self._check_tokens(ids)
+        self._check_positions(len(ids) - 1)
+        return ids
+
     @torch.inference_mode()
-    def prefill(self, prompts: Sequence[Prompt]) -> Prefilled:
-        """Run the prompts (B of them, of any lengths, padded inside).
+    def prefill(self, prompts: Sequence[Prompt], kept: Sequence[State | None] | None = None) -> Prefilled:
+        """Run the prompts (B of them, of any lengths, padded inside), each from a kept state where one is given.
 
         Raises:
-            DecoderError: a prompt is empty, has a segment other than ``Tokens``, holds an id outside the
-                vocabulary, or is longer than the model's positions.
+            DecoderError: a prompt is empty, has a segment the model cannot read, holds an id outside the
+                vocabulary, or is longer than the model's positions; or a kept state is not this decoder's.
         """
         if not prompts:
             return Prefilled([], self._no_hidden())
-        prompt_ids = [_prompt_ids(prompt) for prompt in prompts]
-        ids = np.concatenate(prompt_ids)
-        length = np.array([len(part) for part in prompt_ids])
-        self._check_tokens(ids)
-        self._check_positions(int(length.max()) - 1)
-        rows = RaggedRows(np.repeat(np.arange(len(prompts)), length))
-        states = [TorchState() for _ in prompts]
-        hidden = self._body.prefill(self._embed(rows, ids), rows, StepCache(states, rows.count.tolist()))
-        for state, prompt_length in zip(states, length, strict=True):
-            state.prompt_length = int(prompt_length)
+        keys = [self.prompt_key(prompt) for prompt in prompts]
+        states = [
+            TorchState(ids) if state is None else _begun(ids, state)
+            for ids, state in zip(keys, kept or [None] * len(keys), strict=True)
+        ]
+        known = np.array([state.prompt_length for state in states])
+        rest = [ids[length:] for ids, length in zip(keys, known, strict=True)]
+        rows = RaggedRows(np.repeat(np.arange(len(keys)), [len(part) for part in rest]))
+        embedded = self._embed(rows, np.concatenate(rest))
+        cache = StepCache(states, rows.count.tolist())
+        if known.any():
+            position = rows.pad(known[rows.request] + rows.column)
+            hidden = self._body.extend(embedded, position, prompt_mask(rows, known), cache)
+            hidden = hidden[torch.arange(len(keys)), torch.from_numpy(rows.count - 1)]
+        else:
+            hidden = self._body.prefill(embedded, rows, cache)
+        for state, ids in zip(states, keys, strict=True):
+            state.prompt_length = len(ids)
         return Prefilled(list[State](states), numpy_of(hidden))
 
     @torch.inference_mode()
@@ -129,7 +157,7 @@ class TorchDecoder:
         ids = np.asarray(token, np.int64) + self.token_offset
         parents = np.asarray(parent, np.int64)
         self._check_tokens(ids)
-        _check_parents(used, rows, parents)
+        check_parents([state.slots for state in used], rows, parents)
         prompt_length = np.array([state.prompt_length for state in used])
         sees, depth = tree_mask(prompt_length, [state.parent for state in used], rows, parents)
         position = prompt_length[rows.request] + depth
@@ -177,9 +205,9 @@ class TorchDecoder:
             )
 
     def _check_positions(self, last: int) -> None:
-        if self._max_positions is not None and last >= self._max_positions:
+        if self.max_positions is not None and last >= self.max_positions:
             raise DecoderError(
-                f"expected at most {self._max_positions} tokens of prompt and answer, got {last + 1}; "
+                f"expected at most {self.max_positions} tokens of prompt and answer, got {last + 1}; "
                 "shorten the history"
             )
 
@@ -246,22 +274,10 @@ def _max_positions(config: Any) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _prompt_ids(prompt: Prompt) -> Int64Array:
-    """int64[P]: the ids of a prompt's segments, one after the other."""
-    parts = [np.zeros(0, np.int64)]
-    for segment in prompt:
-        if not isinstance(segment, Tokens):
-            raise DecoderError(
-                f"expected prompts of Tokens for a language model, got {type(segment).__name__}; "
-                "write the history as tokens"
-            )
-        parts.append(np.asarray(segment.ids, np.int64))
-    ids = np.concatenate(parts)
-    if not len(ids):
-        raise DecoderError(
-            "expected at least one token in a prompt, got an empty one; begin with a start token"
-        )
-    return ids
+def _begun(ids: Int64Array, kept: State) -> TorchState:
+    """A state that begins ``ids`` with what a kept one shares; at least one position is left to run."""
+    (mine,) = _own_states([kept])
+    return mine.begun(ids, min(common_length(mine.prompt, ids), len(ids) - 1))
 
 
 def _own_states(states: Sequence[State]) -> list[TorchState]:
@@ -271,14 +287,3 @@ def _own_states(states: Sequence[State]) -> list[TorchState]:
     if len({id(state) for state in own}) < len(own):
         raise DecoderError("expected each request to have its own state, got one twice; fork it")
     return own
-
-
-def _check_parents(states: Sequence[TorchState], rows: RaggedRows, parent: Int64Array) -> None:
-    slot = np.array([state.slots for state in states])[rows.request] + rows.column
-    bad = (parent < PROMPT_SLOT) | (parent >= slot)
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise DecoderError(
-            f"expected the parent of slot {slot[row]} to be an earlier slot of its request, or {PROMPT_SLOT} "
-            f"for the prompt, got {parent[row]}"
-        )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from genrec.decoders.base import PROMPT_SLOT
+from index.errors import DecoderError
 from index.types import BoolArray, Int64Array, IntArray
 
 
@@ -44,11 +45,18 @@ class RaggedRows:
         return np.split(values, self._borders)
 
 
-def prompt_mask(rows: RaggedRows) -> BoolArray:
-    """bool[B, Q, Q]: every row sees itself and the earlier rows of its request."""
+def prompt_mask(rows: RaggedRows, known: Int64Array | None = None) -> BoolArray:
+    """bool[B, Q, past + Q]: every row sees itself, the earlier rows of its request, and what is known of its prompt.
+
+    ``known`` is int64[B], the positions each request has already, left-aligned in ``past`` columns; none where not
+    given.
+    """
     occupied = np.arange(rows.width) < rows.count[:, None]  # [B, Q]
     seen: BoolArray = np.tri(rows.width, dtype=bool) & occupied[:, :, None] | np.eye(rows.width, dtype=bool)
-    return seen
+    if known is None or not known.any():
+        return seen
+    before = (np.arange(known.max()) < known[:, None])[:, None] & occupied[:, :, None]  # [B, Q, past]
+    return np.concatenate([before, seen], 2)
 
 
 def tree_mask(
@@ -95,3 +103,41 @@ def tree_mask(
         sees[rows.request[row], rows.column[row], column[node]] = True
         depth[row] += 1
         node = node_parent[node]
+
+
+def compacted_parents(parent: Int64Array, live: IntArray) -> Int64Array:
+    """int64[S]: the parents of the slots ``live`` among themselves.
+
+    Raises:
+        DecoderError: ``live`` is not ascending, names a slot that is not there, or lacks a parent.
+    """
+    slots = len(parent)
+    if len(live) and (live[0] < 0 or live[-1] >= slots or (np.diff(live) <= 0).any()):
+        raise DecoderError(f"expected ascending slots below {slots}, got {live.tolist()}")
+    renumbered = np.full(slots + 1, -2)  # one past the end is where PROMPT_SLOT lands
+    renumbered[PROMPT_SLOT] = PROMPT_SLOT
+    renumbered[live] = np.arange(len(live))
+    among: Int64Array = renumbered[parent[live]]
+    if (among == -2).any():
+        orphan = int(live[np.argmax(among == -2)])
+        raise DecoderError(
+            f"expected live slots to be closed under parents, got slot {orphan} without its parent "
+            f"{int(parent[orphan])}; keep the ancestors of every live slot"
+        )
+    return among
+
+
+def check_parents(slots: Sequence[int], rows: RaggedRows, parent: Int64Array) -> None:
+    """Refuse a parent that is no earlier slot of its request; ``slots`` are those each request has.
+
+    Raises:
+        DecoderError: one is not.
+    """
+    slot = np.array(slots)[rows.request] + rows.column
+    bad = (parent < PROMPT_SLOT) | (parent >= slot)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise DecoderError(
+            f"expected the parent of slot {slot[row]} to be an earlier slot of its request, or {PROMPT_SLOT} "
+            f"for the prompt, got {parent[row]}"
+        )

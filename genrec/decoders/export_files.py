@@ -1,0 +1,148 @@
+"""What an export is made of: graphs and matrices written into a directory, from a model in torch.
+
+::
+
+    matrices/   embedding, head and the like, .npy, memory-mapped by whoever runs the export
+    float32/    body.onnx, and head.onnx for a native model
+    int8/       the same with the matrices of the body quantised, where asked for
+
+Nothing here is checked; that is :mod:`genrec.decoders.export_check`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from genrec.decoders.body_graph import BodyGraph
+from genrec.decoders.body_shape import BodyShape
+from genrec.decoders.exported import FLOAT32, INT8, MATRICES
+from genrec.decoders.onnx_graph import GraphBuilder
+from genrec.decoders.onnx_native import BODY_FILE, HEAD_FILE
+from genrec.native_config import NativeConfig
+from genrec.native_model import CodeHead, NativeModel
+from index.errors import DecoderError, require
+from index.types import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# A protocol buffer ends at 2 GiB; above this the weights of a graph get a file of their own beside it.
+_ONE_FILE_BYTES = 2**30
+
+
+@torch.no_grad()
+def write_native(model: NativeModel, directory: Path) -> BodyShape:
+    """Write the float export of a native model into an existing directory."""
+    graph = BodyGraph(model.body)
+    graphs = directory / FLOAT32
+    graphs.mkdir()
+    save_graph(graph.model(), graphs / BODY_FILE)
+    save_graph(_head_graph(model.config), graphs / HEAD_FILE)
+    heads = [head for head in model.heads if isinstance(head, CodeHead)]
+    nothing = torch.zeros(model.config.head_size, model.config.hidden_size)
+    from_prefix = [nothing if head.from_prefix is None else head.from_prefix.weight for head in heads]
+    write_matrices(
+        directory,
+        {
+            "start": array(model.start),
+            "code_embedding": array(model.code_embedding.weight),
+            "code_bias": array(model.code_bias),
+            "residual": array(model.residual.weight),
+            "residual_codes": model.residual_codes.numpy(),
+            "from_hidden": np.concatenate([array(head.from_hidden.weight).T for head in heads], 1),
+            "hidden_bias": np.concatenate([array(head.from_hidden.bias) for head in heads]),
+            "from_prefix": np.stack([array(weight).T for weight in from_prefix]),
+            "out": np.stack([array(head.out.weight).T for head in heads]),
+            "out_bias": np.stack([array(head.out.bias) for head in heads]),
+        },
+    )
+    return graph.shape
+
+
+@torch.no_grad()
+def write_causal_lm(model: PreTrainedModel, directory: Path) -> BodyShape:
+    """Write the float export of a causal language model of the transformers library.
+
+    Raises:
+        DecoderError: the model is of a family that cannot be exported.
+    """
+    graph = BodyGraph(model.base_model)
+    (directory / FLOAT32).mkdir()
+    save_graph(graph.model(), directory / FLOAT32 / BODY_FILE)
+    embedding: Any = model.get_input_embeddings()
+    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    matrices: dict[str, FloatArray | IntArray] = {"embedding": array(embedding.weight)}
+    if head.weight is not embedding.weight:
+        matrices["head"] = array(head.weight)
+    if getattr(head, "bias", None) is not None:
+        matrices["head_bias"] = array(head.bias)
+    write_matrices(directory, matrices)
+    return graph.shape
+
+
+def write_matrices(directory: Path, matrices: dict[str, FloatArray | IntArray]) -> None:
+    """Write ``matrices/*.npy``."""
+    (directory / MATRICES).mkdir()
+    for name, matrix in matrices.items():
+        np.save(directory / MATRICES / f"{name}.npy", np.ascontiguousarray(matrix), allow_pickle=False)
+
+
+def save_graph(model: Any, path: Path) -> None:
+    """Write an ``onnx.ModelProto``, its weights beside it where it is large."""
+    onnx = require("onnx", extra="export", purpose="Exporting a model")
+    large = model.ByteSize() > _ONE_FILE_BYTES
+    onnx.save_model(model, path, save_as_external_data=large, location=f"{path.name}.data" if large else None)
+
+
+def array(tensor: torch.Tensor) -> FloatArray:
+    """A torch tensor as float32 numbers."""
+    numbers: FloatArray = tensor.detach().float().cpu().numpy()
+    return numbers
+
+
+def quantise(directory: Path) -> None:
+    """Write ``int8/`` from ``float32/``: the body's matrices as bytes with a scale per column.
+
+    Raises:
+        DecoderError: the body has nothing to quantise.
+    """
+    onnx = require("onnx", extra="export", purpose="Quantising a model")
+    require("onnxruntime", extra="export", purpose="Quantising a model")
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    source, target = directory / FLOAT32, directory / INT8
+    target.mkdir()
+    for graph in sorted(source.glob("*.onnx")):
+        if graph.name != BODY_FILE:  # heads take their matrices as inputs: there is nothing to quantise
+            (target / graph.name).write_bytes(graph.read_bytes())
+            continue
+        body = onnx.load_model(graph)
+        # A whole graph comes in; its shapes need no inference first, of which onnxruntime would warn.
+        body.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+        quantize_dynamic(
+            body,
+            target / graph.name,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+        )
+        if (target / graph.name).stat().st_size >= graph.stat().st_size:
+            raise DecoderError(
+                f"expected int8 to make {graph.name} smaller, got a larger file; export without --int8"
+            )
+
+
+def _head_graph(config: NativeConfig) -> Any:
+    """One level's query from what its head sees of the prompt and the prefix; the matrices are inputs."""
+    graph = GraphBuilder()
+    size, inner = config.hidden_size, config.head_size
+    projected = graph.input("projected", ("R", inner))
+    moved = graph.op("MatMul", graph.input("prefix", ("R", size)), graph.input("from_prefix", (size, inner)))
+    unit = graph.op("Gelu", graph.op("Add", projected, moved))
+    query = graph.op("MatMul", unit, graph.input("out", (inner, size)))
+    graph.output(graph.op("Add", query, graph.input("out_bias", (size,))), "query", ("R", size))
+    return graph.model("head")

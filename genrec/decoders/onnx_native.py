@@ -1,0 +1,203 @@
+"""The native model without torch: its exported body run by onnxruntime, its code tables by numpy.
+
+Beside the body's graph there is one small graph for the heads of all levels: it takes the level's matrices as
+inputs, straight from the memory-mapped file. A head in numpy would be as exact and two to four times slower,
+because numpy has no GELU (measured: 20 to 400 rows, hidden size 128, one thread: 65 to 2,111 µs against 38 to
+612; with the matrices inside the graph it is no faster). It knows nothing of tries, items' ids or scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from genrec.decoders.base import Hidden, Prefilled, Prompt, State
+from genrec.decoders.body_shape import BodyShape
+from genrec.decoders.code_states import CodeTable, KeptHistory, NativeState, history_rows
+from genrec.decoders.key_values import common_length
+from genrec.decoders.onnx_session import BodySession, Session
+from genrec.native_config import NativeConfig, item_tokens, residual_place
+from index.artifact import load_array
+from index.errors import DecoderError
+from index.types import Float32Array, Int32Array, Int64Array, IntArray
+
+BODY_FILE = "body.onnx"
+HEAD_FILE = "head.onnx"
+
+# A level's table as one product against gathering two vectors per edge: as in the torch twin.
+DENSE_GAIN = 16
+
+
+class OnnxNativeDecoder:
+    """Implements :class:`genrec.decoders.base.ReusesPrompts` over an exported native model.
+
+    Args:
+        graphs: directory of the graphs.
+        matrices: directory of the matrices (``.npy``, memory-mapped).
+        config: the model's shape.
+        shape: the body graph's.
+        codes: int32[N, L], the codes of every catalog row.
+        threads: CPU threads of one call.
+
+    Raises:
+        IndexFormatError: a file is missing or damaged.
+        DecoderError: the codes do not fit the model.
+        MissingDependencyError: onnxruntime is not installed.
+    """
+
+    def __init__(
+        self,
+        graphs: Path,
+        matrices: Path,
+        config: NativeConfig,
+        shape: BodyShape,
+        codes: Int32Array,
+        threads: int = 1,
+    ) -> None:
+        self.config = config
+        self._body = BodySession(graphs / BODY_FILE, threads, shape)
+        self._head = Session(graphs / HEAD_FILE, threads)
+
+        def matrix(name: str) -> Float32Array:
+            return cast(Float32Array, np.asarray(load_array(matrices, name)))
+
+        self._start = matrix("start")  # [H]
+        self._bias = matrix("code_bias")  # [V]
+        self._codes = CodeTable(config.code_sizes, matrix("code_embedding"))  # [V, H]
+        self._residual = matrix("residual")  # [M + 1, H], the first row zero
+        self._item_tokens = item_tokens(config, codes)  # [N, L]
+        residual_codes = np.asarray(load_array(matrices, "residual_codes"), np.int32)
+        self._residual_place = residual_place(residual_codes, codes)  # [N]
+        self._from_hidden, self._hidden_bias = matrix("from_hidden"), matrix("hidden_bias")  # [H, L F], [L F]
+        self._from_prefix = matrix("from_prefix")  # [L, H, F], zero at level 0
+        self._out, self._out_bias = matrix("out"), matrix("out_bias")  # [L, F, H], [L, H]
+
+    def prompt_key(self, prompt: Prompt) -> Int64Array:
+        """int64[P]: the rows the model would read; see the contract."""
+        return history_rows(prompt, self.config.max_items, len(self._item_tokens))
+
+    def prefill(self, prompts: Sequence[Prompt], kept: Sequence[State | None] | None = None) -> Prefilled:
+        """Run the body over the histories; each prompt is one Items segment, possibly empty.
+
+        Only the last ``max_items`` of a history are read; a kept state serves while the history begins alike
+        after that.
+
+        Raises:
+            DecoderError: a prompt is not one Items segment, or names a row the catalog does not have.
+        """
+        if not prompts:
+            return Prefilled([], np.empty((0, self.config.hidden_size), np.float32))
+        histories = [self.prompt_key(prompt) for prompt in prompts]
+        memories = []
+        rest = []
+        for history, state in zip(histories, kept or [None] * len(prompts), strict=True):
+            known = _kept(state)
+            # One position at least is run: its hidden row is what the heads start from.
+            shared = 0 if known is None else min(1 + common_length(known.rows, history), len(history))
+            memories.append(self._body.memory() if known is None else known.memory.copy(shared))
+            rest.append(
+                self._positions(history)[shared:] if shared < 1 else self._vectors(history[shared - 1 :])
+            )
+        hidden = self._body.prefill(rest, memories)
+        levels, size = self.config.levels, self.config.hidden_size
+        projected = (hidden @ self._from_hidden + self._hidden_bias).reshape(len(prompts), levels, -1)
+        query = self._query(0, projected[:, 0], np.zeros((len(prompts), size), np.float32))
+        nothing, no_depth = np.zeros((0, size), np.float32), np.zeros(0, np.int64)
+        # A copy each, so that one state that lives on does not hold its batch mates' memory.
+        states: list[State] = [
+            NativeState(row.copy(), nothing, no_depth, KeptHistory(history, memory))
+            for row, history, memory in zip(projected, histories, memories, strict=True)
+        ]
+        return Prefilled(states, query)
+
+    def extend(self, states: Sequence[State], request: IntArray, token: IntArray, parent: IntArray) -> Hidden:
+        """Feed one code to each of R prefixes; see the contract.
+
+        A row behind the last level has nothing left to say: its hidden row is zero.
+
+        Raises:
+            DecoderError: a token is no code of the level its prefix stands at.
+        """
+        mine = cast(Sequence[NativeState], states)
+        prefix, depth = self._codes.feed(mine, request, token, parent)
+        hidden = np.zeros((len(prefix), self.config.hidden_size), np.float32)
+        for level in range(1, self.config.levels):
+            rows = np.flatnonzero(depth == level)
+            if len(rows):
+                projected = np.stack([state.projected[level] for state in mine])[request[rows]]
+                hidden[rows] = self._query(level, projected, prefix[rows])
+        return hidden
+
+    def edge_logits(self, hidden: Hidden, row: IntArray, token: IntArray) -> Float32Array:
+        """float32[E]: query · code embedding + bias for each edge."""
+        logits = np.empty(len(row), np.float32)
+        level_of_edge = self._codes.level_of[token]
+        for level in np.unique(level_of_edge).tolist():
+            edge = np.flatnonzero(level_of_edge == level)
+            used = np.zeros(len(hidden), bool)
+            used[row[edge]] = True
+            if len(edge) * DENSE_GAIN >= int(used.sum()) * self.config.code_sizes[level]:
+                place = np.cumsum(used) - 1
+                table = self._level_logits(hidden[used], level)
+                logits[edge] = table[place[row[edge]], token[edge] - self._codes.offsets[level]]
+            else:
+                code = token[edge]
+                products = np.einsum("eh,eh->e", hidden[row[edge]], self._codes.embedding[code])
+                logits[edge] = products + self._bias[code]
+        return logits
+
+    def log_normalizer(self, hidden: Hidden, depth: IntArray) -> Float32Array:
+        """float32[R]: logsumexp over the codes of level ``depth[r]``.
+
+        Raises:
+            DecoderError: a row stands behind the last level.
+        """
+        self._codes.check_depths(depth)
+        total = np.empty(len(hidden), np.float32)
+        for level in np.unique(depth).tolist():
+            rows = depth == level
+            logits = self._level_logits(hidden[rows], level)
+            top = logits.max(1, keepdims=True)
+            total[rows] = (top + np.log(np.exp(logits - top).sum(1, keepdims=True)))[:, 0]
+        return total
+
+    def _level_logits(self, hidden: Hidden, level: int) -> Float32Array:
+        """float32[R, C]: all codes of a level."""
+        first, end = self._codes.offsets[level : level + 2]
+        logits: Float32Array = hidden @ self._codes.embedding[first:end].T + self._bias[first:end]
+        return logits
+
+    def _query(self, level: int, projected: Float32Array, prefix: Float32Array) -> Float32Array:
+        """float32[R, H] from what the level's head sees of the prompt, [R, F], and the prefix sums, [R, H]."""
+        (query,) = self._head.run(
+            {
+                "projected": projected,
+                "prefix": prefix,
+                "from_prefix": self._from_prefix[level],
+                "out": self._out[level],
+                "out_bias": self._out_bias[level],
+            }
+        )
+        return query
+
+    def _positions(self, history: Int64Array) -> Float32Array:
+        """float32[P + 1, H]: the start, then the items."""
+        return np.concatenate([self._start[None], self._vectors(history)])
+
+    def _vectors(self, rows: Int64Array) -> Float32Array:
+        """float32[n, H] of items: the sum of their codes, and their own vector where they have one."""
+        vectors: Float32Array = self._codes.embedding[self._item_tokens[rows]].sum(1)
+        return vectors + self._residual[self._residual_place[rows]]
+
+
+def _kept(state: State | None) -> KeptHistory | None:
+    if state is None:
+        return None
+    if not isinstance(state, NativeState) or state.kept is None:
+        raise DecoderError(
+            "expected kept states made by this decoder's prefill, got those of another decoder"
+        )
+    return state.kept
