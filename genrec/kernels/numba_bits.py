@@ -13,7 +13,7 @@ from index.types import Int64Array, IntArray, UInt32Array, UInt64Array
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _bit_count(x: int) -> int:
+def bit_count(x: int) -> int:
     """Bits of a uint64, in the usual way, which LLVM turns into one instruction."""
     x = x - ((x >> uint64(1)) & uint64(0x5555555555555555))
     x = (x & uint64(0x3333333333333333)) + ((x >> uint64(2)) & uint64(0x3333333333333333))
@@ -25,7 +25,7 @@ def _bit_count(x: int) -> int:
 def bits_below(words: UInt64Array, before: UInt32Array, rank: int) -> int:
     """As :meth:`~index.item_filter.RankBitmap.count_below`."""
     low_bits = (uint64(1) << uint64(rank & 63)) - uint64(1)
-    return np.int64(before[rank >> 6]) + _bit_count(words[rank >> 6] & low_bits)
+    return np.int64(before[rank >> 6]) + bit_count(words[rank >> 6] & low_bits)
 
 
 @njit(cache=True, nogil=True)
@@ -42,7 +42,7 @@ def _next_allowed(words: UInt64Array, rank: int, end: int) -> int:
             return end
         rest = words[word]
     lowest = rest & (~rest + uint64(1))
-    return min(rank + _bit_count(lowest - uint64(1)), end)
+    return min(rank + bit_count(lowest - uint64(1)), end)
 
 
 @njit(cache=True, nogil=True)

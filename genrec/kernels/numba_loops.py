@@ -1,8 +1,8 @@
 """The compiled loops of the fused step. Flat arrays in, flat arrays out; one pass, nothing of size E kept.
 
-What makes it fast beside being compiled: the gather, the maximum and the scores of a row are vectorised loops;
-rows are taken best first, and those that can no longer reach the beam are never read; the filter is asked only
-about children that would be chosen or would raise the bound.
+What makes it fast beside being compiled: rows are taken best first, and those that can no longer reach the
+beam are left at one glance at their largest logit; where most of the vocabulary are children, not even
+gathered; the filter is asked only about children that would be chosen or would raise the bound.
 """
 
 from __future__ import annotations
@@ -10,13 +10,34 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, uint64
+from numba import njit
 
+from genrec.kernels import numba_arrays as fields
+from genrec.kernels.numba_arrays import int64_at, uint32_at, uint64_at
 from genrec.kernels.numba_bits import allowed_children, bits_below
-from index.types import BoolArray, Float32Array, Float64Array, Int64Array, IntArray, UInt32Array, UInt64Array
+from genrec.kernels.numba_rows import (
+    any_reaches,
+    children_reaching,
+    count_childless,
+    gather,
+    in_blocks,
+    largest,
+    log_sum_exp,
+    lowest_logit,
+    reaching,
+    reaching_by_kind,
+)
+from genrec.kernels.numba_selection import (
+    best_rows_first,
+    cut,
+    keep_best,
+    keep_reached,
+    nth_largest,
+    sort_by_row,
+)
+from index.types import Float32Array, Float64Array, Int64Array, IntArray
 
-# Reductions may be reordered (that is what lets them vectorise); infinities are real values here.
-_FAST = {"reassoc", "nnan", "nsz", "contract", "arcp"}
+_DENSE = 4  # a vocabulary of up to so many times the children is read whole: sixteen logits an instruction
 
 
 @njit(cache=True, nogil=True)
@@ -49,182 +70,10 @@ def _first_at_least(values: Int64Array, low: int, high: int, wanted: int) -> int
 
 
 @njit(cache=True, nogil=True)
-def _sink(key: Float64Array, edge: Int64Array, score: Float64Array, hole: int, size: int) -> None:
-    """Let the entry at ``hole`` sink in a heap whose first entry is the worst: lowest key, then latest edge."""
-    own_key, own_edge, own_score = key[hole], edge[hole], score[hole]
-    while True:
-        child = 2 * hole + 1
-        if child >= size:
-            break
-        right = child + 1
-        if right < size and (
-            key[right] < key[child] or (key[right] == key[child] and edge[right] > edge[child])
-        ):
-            child = right
-        if key[child] > own_key or (key[child] == own_key and edge[child] < own_edge):
-            break
-        key[hole], edge[hole], score[hole] = key[child], edge[child], score[child]
-        hole = child
-    key[hole], edge[hole], score[hole] = own_key, own_edge, own_score
-
-
-@njit(cache=True, nogil=True)
-def _sort_by_edge(edge: Int64Array, score: Float64Array) -> None:
-    if len(edge) > 64:
-        order = np.argsort(edge)
-        edge[:], score[:] = edge[order], score[order]
-        return
-    for i in range(1, len(edge)):
-        one, own = edge[i], score[i]
-        j = i - 1
-        while j >= 0 and edge[j] > one:
-            edge[j + 1], score[j + 1] = edge[j], score[j]
-            j -= 1
-        edge[j + 1], score[j + 1] = one, own
-
-
-@njit(cache=True, nogil=True)
-def _keep_reached(
-    edge: Int64Array, score: Float64Array, item_score: Float64Array, begin: int, end: int, floor: float
-) -> int:
-    """Move the entries of ``begin .. end - 1`` that reach ``floor`` to the front; where they end now."""
-    kept = begin
-    for i in range(begin, end):
-        if item_score[i] >= floor:
-            edge[kept], score[kept], item_score[kept] = edge[i], score[i], item_score[i]
-            kept += 1
-    return kept
-
-
-@njit(cache=True, nogil=True)
-def _push_floor(best: Float64Array, size: int, value: float) -> int:
-    """Keep the largest values seen in a heap whose first is the smallest; the new size."""
-    if size < len(best):
-        hole = size
-        while hole > 0 and best[(hole - 1) >> 1] > value:
-            best[hole] = best[(hole - 1) >> 1]
-            hole = (hole - 1) >> 1
-        best[hole] = value
-        return size + 1
-    hole = 0
-    while True:
-        child = 2 * hole + 1
-        if child >= size:
-            break
-        if child + 1 < size and best[child + 1] < best[child]:
-            child += 1
-        if best[child] >= value:
-            break
-        best[hole] = best[child]
-        hole = child
-    best[hole] = value
-    return size
-
-
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _gather(
-    logits: Float32Array, row: int, edge: int, token: IntArray, first: int, count: int, out: Float64Array
-) -> float:
-    """Logits of one row's edges into ``out``; their maximum."""
-    top = -np.inf
-    unsigned_row = uint64(row)  # unsigned indices: no test for negative ones, and the loop vectorises
-    if logits.ndim == 2:
-        for j in range(count):
-            value = np.float64(logits[unsigned_row, token[uint64(first + j)]])
-            out[j] = value
-            top = max(top, value)
-    else:
-        for j in range(count):
-            value = np.float64(logits[uint64(edge + j)])
-            out[j] = value
-            top = max(top, value)
-    return top
-
-
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _log_sum_exp(logits: Float64Array, count: int, top: float) -> float:
-    """Exponentials by a polynomial, which vectorises where a call of the C library would not.
-
-    exp(x) = 2^n exp(r) with x = n log 2 + r and |r| <= log(2) / 2; the Taylor series to r^7 is off by less than
-    6e-9 of the value. Below exp(-700) a term is nothing beside the largest, which is 1.
-    """
-    if count == 1:
-        return top
-    total = 0.0
-    for j in range(count):
-        x = max(logits[j] - top, -700.0)
-        n = math.floor(x * 1.4426950408889634 + 0.5)
-        r = x - n * 0.6931471805599453
-        series = 1 / 5040
-        for coefficient in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 0.5, 1.0, 1.0):
-            series = series * r + coefficient
-        power = np.int64((np.int64(n) + 1023) << 52).view(np.float64)  # 2^n: n in the bits of the exponent
-        total += series * power
-    return top + math.log(total)
-
-
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _to_scores(logits: Float64Array, count: int, norm: float, base: float) -> None:
-    for j in range(count):
-        logits[j] = base + min(logits[j] - norm, 0.0)
-
-
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _any_childless(first: int, count: int, first_child: IntArray) -> bool:
-    childless = 0
-    for j in range(count):
-        child = uint64(first + j)
-        childless += first_child[child + uint64(1)] == first_child[child]
-    return childless > 0
-
-
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _worth_a_look(
-    score: Float64Array,
-    count: int,
-    first: int,
-    first_child: IntArray,
-    going: float,
-    ended: float,
-    out: Int64Array,
-) -> int:
-    """Write the places of children that reach ``going``, or are childless and reach ``ended``; how many."""
-    found = 0
-    if ended < going and _any_childless(first, count, first_child):
-        for j in range(count):  # one by one, but without branches
-            child = uint64(first + j)
-            childless = first_child[child + uint64(1)] == first_child[child]
-            out[uint64(found)] = j
-            found += (score[j] >= going) | (childless & (score[j] >= ended))
-        return found
-    for begin in range(0, count, 32):  # most blocks hold nothing: their maximum is vectorised
-        end = min(begin + 32, count)
-        top = -np.inf
-        for j in range(begin, end):
-            top = max(top, score[uint64(j)])
-        if top >= going:
-            for j in range(begin, end):
-                if score[uint64(j)] >= going:
-                    out[uint64(found)] = j
-                    found += 1
-    return found
-
-
-@njit(cache=True, nogil=True)
 def fused_step(
     token: IntArray,
-    first_child: IntArray,
-    span_start: IntArray,
-    path_offsets: IntArray,
-    words: UInt64Array,  # [F, W] the distinct bitmaps
-    before: UInt32Array,  # [F, W]
-    filter_of: Int64Array,  # [B] which of them, -1 for none
-    excluded: Int64Array,  # ranks, ascending within a request
-    excluded_begin: Int64Array,  # [B + 1]
-    beam: Int64Array,
-    items: Int64Array,
-    look_ahead: BoolArray,
-    catalog: bool,
+    trie: Int64Array,  # [TRIE_FIELDS]
+    rules: Int64Array,  # [B, RULE_FIELDS]
     request: Int64Array,
     node: Int64Array,
     end: Int64Array,
@@ -232,102 +81,155 @@ def fused_step(
     score: Float64Array,
     logits: Float32Array,
     normalizer: Float32Array,
-) -> tuple[Int64Array, Int64Array, Int64Array, Float64Array, int, Float64Array]:
-    """The fields of a :class:`~genrec.kernels.step.StepResult`, from those of a step and its rules."""
-    rows, requests = len(node), len(beam)
+) -> tuple[Int64Array, Float64Array, int, Float64Array]:
+    """What a :class:`~genrec.kernels.step.StepResult` holds: [row, node, end] as [3, C], score, prefixes, bound."""
+    first_child = uint32_at(trie[fields.FIRST_CHILD], trie[fields.NODES] + 1)
+    span_start = uint32_at(trie[fields.SPAN_START], trie[fields.NODES])
+    path_offsets = uint32_at(trie[fields.PATH_OFFSETS], trie[fields.PATHS])
+    catalog, path_length = trie[fields.CATALOG] != 0, trie[fields.PATH_LENGTH]
+    flat = logits.ravel()
+    vocabulary = logits.shape[1] if logits.ndim == 2 else 0
+    rows, requests = len(node), len(rules)
     bound = np.full(requests, -np.inf)
+
     # An edge is known by its row and its place among the row's children: row << 32 | place.
-    widest, kept_room, edges, r = 0, 0, 0, 0
-    edge_begin = np.empty(rows, np.int64)
+    row_first, row_count = np.empty(rows, np.int64), np.empty(rows, np.int64)
+    row_edge, order = np.empty(rows, np.int64), np.empty(rows, np.int64)
+    widest, kept_room, edges, largest_beam, r = 0, 0, 0, 0, 0
     while r < rows:
         b, edges_before = request[r], edges
         while r < rows and request[r] == b:
-            edge_begin[r] = edges
-            count = np.int64(first_child[node[r] + 1]) - np.int64(first_child[node[r]])
+            first = np.int64(first_child[node[r]])
+            count = np.int64(first_child[node[r] + 1]) - first
+            row_first[r], row_count[r], row_edge[r] = first, count, edges
             widest, edges = max(widest, count), edges + count
             r += 1
-        kept_room += min(beam[b], edges - edges_before)
-    step, places = np.empty(widest), np.empty(widest, np.int64)
-    all_edge, all_score = np.empty(kept_room, np.int64), np.empty(kept_room)
-    key = np.empty(kept_room)
+        beam = min(rules[b, fields.BEAM], edges - edges_before)
+        kept_room, largest_beam = kept_room + beam, max(largest_beam, beam)
+    places = np.empty(max(widest, min(vocabulary, _DENSE * widest)), np.int64)
+    buffer = np.empty(widest + 64, np.float32)
+    # Children that go on, request by request as they are found; when a request's room is full, the best stay.
+    room = min(4 * largest_beam + widest + 64, edges)
+    kept_key, kept_score = np.empty(kept_room + room), np.empty(kept_room + room)
+    kept_edge = np.empty(kept_room + room, np.int64)
     leaf_edge, leaf_score, leaf_item = np.empty(256, np.int64), np.empty(256), np.empty(256)
     kept_total, leaf_total, next_row = 0, 0, 0
     while next_row < rows:
         b, first_row = request[next_row], next_row
         while next_row < rows and request[next_row] == b:
             next_row += 1
-        limit, size = beam[b], 0
-        # The heap of this request lives where its result will be.
-        heap_edge, heap_score, heap_key = all_edge[kept_total:], all_score[kept_total:], key[kept_total:]
-        worst, left_out = -np.inf, -np.inf
-        leaf_begin, floor, floor_size = leaf_total, -np.inf, 0
-        best_items = np.empty(min(items[b], 1 << 16))
-        bitmap = filter_of[b]
-        # The best row first: the sooner the beam is full of good children, the sooner rows end the loop.
-        for best_row in np.argsort(-score[first_row:next_row]):
-            this_row = first_row + best_row
-            base = score[this_row]
-            if base < left_out and base < floor:
-                break
-            first = np.int64(first_child[node[this_row]])
-            count = np.int64(first_child[node[this_row] + 1]) - first
-            if count == 0:
+        limit, size, items = min(rules[b, fields.BEAM], largest_beam), 0, rules[b, fields.ITEMS]
+        key, edge_of, score_of = kept_key[kept_total:], kept_edge[kept_total:], kept_score[kept_total:]
+        filtered, look_ahead = rules[b, fields.WORDS] != 0, rules[b, fields.LOOK_AHEAD] != 0
+        words = uint64_at(rules[b, fields.WORDS], rules[b, fields.WORD_COUNT])
+        before = uint32_at(rules[b, fields.BEFORE], rules[b, fields.WORD_COUNT])
+        excluded_count = rules[b, fields.EXCLUDED_COUNT]
+        excluded = int64_at(rules[b, fields.EXCLUDED], excluded_count)
+        # More than ``limit`` keys are known to reach ``reach``: what does not can neither be kept nor be the bound.
+        reach, highest, left_out, next_cut = -np.inf, -np.inf, -np.inf, limit + 1
+        # At least ``items`` ended paths are known to reach ``floor``.
+        floor, leaf_begin, best_item = -np.inf if items else np.inf, leaf_total, -np.inf
+        next_floor = leaf_begin + items
+        # The best rows first: the sooner the beam is full of good children, the fewer are looked at.
+        best_rows_first(score, first_row, next_row, order)
+        for i in range(first_row, next_row):
+            this_row = order[i]
+            base, count = score[this_row], row_count[this_row]
+            if count == 0 or (base < reach and base < floor):
                 continue
-            top = _gather(logits, this_row, edge_begin[this_row], token, first, count, step)
-            if catalog:
-                norm = _log_sum_exp(step, count, top)
+            first = row_first[this_row]
+            if path_length != 0 and not catalog:
+                all_end = depth[this_row] + 1 == path_length
+                none_ends = not all_end
             else:
-                norm = np.float64(normalizer[this_row]) if len(normalizer) else 0.0
-            row_best = base + min(top - norm, 0.0)
-            if row_best < left_out and row_best < floor:
+                childless = count_childless(first, count, first_child)
+                none_ends, all_end = childless == 0, catalog and childless == count
+            lowest = floor if all_end else (reach if none_ends else min(reach, floor))
+            if logits.ndim == 2:
+                values, begin, to_scan = buffer, 0, in_blocks(count)
+            else:
+                values, begin, to_scan = flat, row_edge[this_row], count
+            norm, dense = 0.0, False
+            if len(normalizer) and not catalog:
+                norm = np.float64(normalizer[this_row])
+            if logits.ndim == 2:
+                dense = not catalog and vocabulary <= _DENSE * count and lowest > -np.inf
+                dense = dense and (none_ends or all_end)
+                if dense:
+                    begin = this_row * vocabulary
+                else:
+                    gather(flat, this_row * vocabulary, token, first, count, buffer)
+            if catalog:
+                norm = log_sum_exp(values, begin, count, largest(values, begin, count))
+            threshold = lowest_logit(lowest, base, norm)
+            if not any_reaches(flat if dense else values, begin, vocabulary if dense else count, threshold):
                 continue
             row_start, row_end = np.int64(span_start[first]), end[this_row]
-            low = _first_at_least(excluded, excluded_begin[b], excluded_begin[b + 1], row_start)
-            high = _first_at_least(excluded, low, excluded_begin[b + 1], row_end)
-            _to_scores(step, count, norm, base)
-            # Of paths that must be fed to their end, those of one length end together.
-            cannot_end = not catalog and len(path_offsets) == 1 and depth[this_row] + 1 < path_offsets[0]
-            lowest_end = np.inf if cannot_end else floor
+            low, high = 0, 0
+            if excluded_count:
+                low = _first_at_least(excluded, 0, excluded_count, row_start)
+                high = _first_at_least(excluded, low, excluded_count, row_end)
             in_row = row_end - row_start
-            if bitmap >= 0:
-                in_row = bits_below(words[bitmap], before[bitmap], row_end)
-                in_row -= bits_below(words[bitmap], before[bitmap], row_start)
+            if filtered:
+                in_row = bits_below(words, before, row_end) - bits_below(words, before, row_start)
             if 4 * in_row < count and row_end - row_start < 64 * count:  # few are allowed, and they are near
-                found = allowed_children(words[bitmap], span_start, first, count, row_start, row_end, places)
+                found = allowed_children(words, span_start, first, count, row_start, row_end, places)
+            elif dense:
+                found = children_reaching(flat, begin, vocabulary, threshold, token, first, count, places)
+            elif none_ends or all_end:
+                found = reaching(values, begin, to_scan if threshold > -np.inf else count, threshold, places)
             else:
-                found = _worth_a_look(step, count, first, first_child, left_out, lowest_end, places)
-            for i in range(found):
-                j = places[i]
-                value = step[j]
+                going, ended = lowest_logit(reach, base, norm), lowest_logit(floor, base, norm)
+                if not catalog:  # without children a path may still go on
+                    ended = min(going, ended)
+                found = reaching_by_kind(values, begin, count, first, first_child, going, ended, places)
+            if size + found > room:
+                left_out = max(left_out, keep_best(key, edge_of, score_of, size, limit, reach, highest))
+                size, next_cut = limit, limit + 1
+            if none_ends and in_row == row_end - row_start and low == high:  # all that was found is taken
+                for i_found in range(found):
+                    j = places[i_found]
+                    at = begin + (np.int64(token[first + j]) if dense else j)
+                    value = base + min(np.float64((flat if dense else values)[at]) - norm, 0.0)
+                    key[size], edge_of[size], score_of[size] = value, (this_row << 32) | j, value
+                    highest = max(highest, value)
+                    size += 1
+                found = 0
+            for i_found in range(found):
+                j = places[i_found]
                 child = first + j
+                at = begin + (np.int64(token[child]) if dense else j)
+                value = base + min(np.float64((flat if dense else values)[at]) - norm, 0.0)
                 start = np.int64(span_start[child])
-                ended = first_child[child + 1] == first_child[child]
-                if ended and not catalog:
-                    if len(path_offsets) == 1:
-                        length = np.int64(path_offsets[0])
-                    else:
+                ends = all_end
+                if not (none_ends or all_end):
+                    ends = first_child[child + 1] == first_child[child]
+                    if ends and not catalog:
                         length = np.int64(path_offsets[start + 1]) - np.int64(path_offsets[start])
-                    ended = length == depth[this_row] + 1
-                if value < (floor if ended else left_out):
+                        ends = length == depth[this_row] + 1
+                if value < (floor if ends else reach):
                     continue
                 stop = np.int64(span_start[child + 1]) if j + 1 < count else row_end
                 below = stop - start
                 alive = below
-                if bitmap >= 0:
-                    alive = bits_below(words[bitmap], before[bitmap], stop)
-                    alive -= bits_below(words[bitmap], before[bitmap], start)
+                if filtered:
+                    alive = bits_below(words, before, stop) - bits_below(words, before, start)
                 if low < high:
                     alive += _first_at_least(excluded, low, high, start)
                     alive -= _first_at_least(excluded, low, high, stop)
                 if alive == 0:
                     continue
                 edge = (this_row << 32) | j
-                if ended:
+                if ends:
                     own = value - math.log(below) if below > 1 else value
-                    if own < floor or items[b] == 0:
+                    if own < floor:
                         continue
                     if leaf_total == len(leaf_edge):
-                        leaf_total = _keep_reached(
+                        if leaf_total - leaf_begin > items:
+                            floor = cut(
+                                leaf_item[leaf_begin:], leaf_total - leaf_begin, items, floor, best_item, 5
+                            )
+                        leaf_total = keep_reached(
                             leaf_edge, leaf_score, leaf_item, leaf_begin, leaf_total, floor
                         )
                         if 2 * leaf_total > len(leaf_edge):
@@ -336,48 +238,42 @@ def fused_step(
                             leaf_item = np.concatenate((leaf_item, np.empty_like(leaf_item)))
                     leaf_edge[leaf_total], leaf_score[leaf_total], leaf_item[leaf_total] = edge, value, own
                     leaf_total += 1
-                    if items[b] == len(best_items):
-                        floor_size = _push_floor(best_items, floor_size, own)
-                        if floor_size == len(best_items):
-                            floor = best_items[0]
+                    best_item = max(best_item, own)
                     continue
-                order = value
-                if alive != below and look_ahead[b]:
-                    order += math.log(alive / below)
-                if size < limit:
-                    heap_key[size], heap_edge[size], heap_score[size] = order, edge, value
-                    size += 1
-                    if size == limit:
-                        for hole in range(limit // 2 - 1, -1, -1):
-                            _sink(heap_key, heap_edge, heap_score, hole, size)
-                        worst = heap_key[0]
-                elif limit > 0 and (order > worst or (order == worst and edge < heap_edge[0])):
-                    left_out = max(left_out, heap_score[0])
-                    heap_key[0], heap_edge[0], heap_score[0] = order, edge, value
-                    _sink(heap_key, heap_edge, heap_score, 0, size)
-                    worst = heap_key[0]
-                else:
+                rank_by = value
+                if alive != below and look_ahead:
+                    rank_by += math.log(alive / below)
+                if rank_by < reach:
                     left_out = max(left_out, value)
-        _sort_by_edge(heap_edge[:size], heap_score[:size])
+                    continue
+                key[size], edge_of[size], score_of[size] = rank_by, edge, value
+                highest = max(highest, rank_by)
+                size += 1
+            if size >= next_cut:
+                reach = cut(key, size, limit + 1, reach, highest, 5)
+                next_cut = size + 8 + (limit >> 2)
+            if leaf_total >= next_floor and items:
+                floor = cut(leaf_item[leaf_begin:], leaf_total - leaf_begin, items, floor, best_item, 5)
+                next_floor = leaf_total + 8 + (items >> 2)
+        if size > limit:
+            left_out = max(left_out, keep_best(key, edge_of, score_of, size, limit, reach, highest))
+            size = limit
         kept_total += size
-        leaf_total = _keep_reached(leaf_edge, leaf_score, leaf_item, leaf_begin, leaf_total, floor)
-        _sort_by_edge(leaf_edge[leaf_begin:leaf_total], leaf_score[leaf_begin:leaf_total])
+        if leaf_total - leaf_begin > items:
+            floor = nth_largest(leaf_item[leaf_begin:], leaf_total - leaf_begin, items, floor, best_item)
+            leaf_total = keep_reached(leaf_edge, leaf_score, leaf_item, leaf_begin, leaf_total, floor)
         bound[b] = left_out
-    chosen = kept_total + leaf_total
-    out_row, out_node, out_end = (
-        np.empty(chosen, np.int64),
-        np.empty(chosen, np.int64),
-        np.empty(chosen, np.int64),
+    total = kept_total + leaf_total
+    chosen, chosen_score = np.empty((3, total), np.int64), np.empty(total)
+    edge_chosen, begin_of = chosen[0], np.empty(rows + 1, np.int64)
+    sort_by_row(kept_edge, kept_score, kept_total, begin_of, edge_chosen, chosen_score)
+    sort_by_row(
+        leaf_edge, leaf_score, leaf_total, begin_of, edge_chosen[kept_total:], chosen_score[kept_total:]
     )
-    out_score = np.empty(chosen)
-    for i in range(chosen):
-        if i < kept_total:
-            edge, out_score[i] = all_edge[i], all_score[i]
-        else:
-            edge, out_score[i] = leaf_edge[i - kept_total], leaf_score[i - kept_total]
+    for i in range(total):
+        edge = chosen[0, i]
         row, place = edge >> 32, edge & 0xFFFFFFFF
-        child = np.int64(first_child[node[row]]) + place
-        is_last = child + 1 == np.int64(first_child[node[row] + 1])
-        out_row[i], out_node[i] = row, child
-        out_end[i] = end[row] if is_last else np.int64(span_start[child + 1])
-    return out_row, out_node, out_end, out_score, kept_total, bound
+        child = row_first[row] + place
+        chosen[0, i], chosen[1, i] = row, child
+        chosen[2, i] = end[row] if place + 1 == row_count[row] else np.int64(span_start[child + 1])
+    return chosen, chosen_score, kept_total, bound

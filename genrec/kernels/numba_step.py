@@ -7,22 +7,20 @@ cache); later processes load it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from genrec.kernels import numba_arrays as fields
 from genrec.kernels.numba_loops import edges_below, fused_step
 from genrec.kernels.step import Edges, StepResult, StepRules
 from index.errors import IdentifierError
-from index.item_filter import RankBitmap
 from index.trie import TokenTrie
 from index.types import Float32Array, Float64Array, Int64Array, IntArray
 from index.walk import Places
 
-T = TypeVar("T", np.uint32, np.uint64)
-
+_fused_step: Callable[..., Any] = fused_step
 _NO_SCORES = np.zeros(0, np.float32)
 
 
@@ -34,36 +32,36 @@ class NumbaStep:
     """
 
     def __init__(self, trie: TokenTrie, rules: StepRules) -> None:
-        # Two token widths and one index width, all read-only: few variants to compile. Of a large trie
-        # nothing is copied, its indices are uint32 already.
-        token_type = np.uint16 if trie.token.dtype.itemsize <= 2 else np.uint32
-        self._token = _frozen(trie.token, token_type)
-        self._first_child = _frozen(trie.first_child, np.uint32)
-        indices = (
-            self._first_child,
-            _frozen(trie.span_start, np.uint32),
-            _frozen(trie.path_offsets, np.uint32),
-        )
-        distinct: dict[int, RankBitmap] = {
-            id(rule.bitmap): rule.bitmap for rule in rules.allowed if rule.bitmap is not None
-        }
-        place = {key: number for number, key in enumerate(distinct)}
-        excluded = [rule.excluded for rule in rules.allowed]
-        filters = (
-            _stacked([bitmap.words for bitmap in distinct.values()], np.uint64),
-            _stacked([bitmap.before for bitmap in distinct.values()], np.uint32),
-            np.array([place.get(id(rule.bitmap), -1) for rule in rules.allowed], np.int64),
-            np.concatenate([*excluded, np.zeros(0, np.int64)]),
-            np.cumsum([0, *(len(ranks) for ranks in excluded)], dtype=np.int64),
-        )
-        limits = (
-            np.ascontiguousarray(rules.beam, np.int64),
-            np.ascontiguousarray(rules.items, np.int64),
-            np.ascontiguousarray(rules.look_ahead, np.bool_),
-            bool(rules.catalog),
-        )
-        step: Callable[..., Any] = fused_step
-        self._step = partial(step, self._token, *indices, *filters, *limits)
+        # Two token widths and one index width: few variants to compile. Of a large trie nothing is copied,
+        # its indices are uint32 already.
+        self._pointed_at: list[npt.NDArray[Any]] = []
+        self._token = _as(trie.token, np.uint16 if trie.token.dtype.itemsize <= 2 else np.uint32)
+        self._first_child = _as(trie.first_child, np.uint32)
+        self._trie = np.zeros(fields.TRIE_FIELDS, np.int64)
+        self._trie[fields.FIRST_CHILD] = self._address(self._first_child)
+        self._trie[fields.SPAN_START] = self._address(_as(trie.span_start, np.uint32))
+        self._trie[fields.NODES] = trie.nodes
+        self._trie[fields.PATH_OFFSETS] = self._address(_as(trie.path_offsets, np.uint32))
+        self._trie[fields.PATHS] = len(trie.path_offsets)
+        self._trie[fields.PATH_LENGTH] = trie.fixed_length or 0
+        self._trie[fields.CATALOG] = rules.catalog
+        self._rules = np.zeros((len(rules.beam), fields.RULE_FIELDS), np.int64)
+        self._rules[:, fields.BEAM] = rules.beam
+        self._rules[:, fields.ITEMS] = rules.items
+        self._rules[:, fields.LOOK_AHEAD] = rules.look_ahead
+        for row, allowed in zip(self._rules, rules.allowed, strict=True):
+            if allowed.bitmap is not None:
+                row[fields.WORDS] = self._address(allowed.bitmap.words)
+                row[fields.BEFORE] = self._address(allowed.bitmap.before)
+                row[fields.WORD_COUNT] = len(allowed.bitmap.words)
+            if len(allowed.excluded):
+                row[fields.EXCLUDED] = self._address(allowed.excluded)
+                row[fields.EXCLUDED_COUNT] = len(allowed.excluded)
+
+    def _address(self, array: npt.NDArray[Any]) -> int:
+        """Where an array's numbers lie; it is kept for as long as this kernel."""
+        self._pointed_at.append(np.ascontiguousarray(array))
+        return self._pointed_at[-1].ctypes.data
 
     def edges(self, node: Int64Array) -> Edges:
         """See :class:`~genrec.kernels.step.StepKernel`."""
@@ -78,30 +76,23 @@ class NumbaStep:
         normalizer: Float32Array | None = None,
     ) -> StepResult:
         """See :class:`~genrec.kernels.step.StepKernel`."""
-        return StepResult(
-            *self._step(
-                request,
-                places.node,
-                places.end,
-                places.depth,
-                score,
-                logits,
-                _NO_SCORES if normalizer is None else normalizer,
-            )
+        chosen, path_score, prefixes, bound = _fused_step(
+            self._token,
+            self._trie,
+            self._rules,
+            request,
+            places.node,
+            places.end,
+            places.depth,
+            score,
+            logits,
+            _NO_SCORES if normalizer is None else normalizer,
         )
+        return StepResult(chosen[0], chosen[1], chosen[2], path_score, prefixes, bound)
 
 
-def _frozen(array: IntArray, dtype: type[np.unsignedinteger]) -> IntArray:
-    """A read-only view in one dtype; a copy only where the dtype is another."""
+def _as(array: IntArray, dtype: type[np.unsignedinteger]) -> IntArray:
+    """The array in one dtype; a copy only where its own is another."""
     if array.dtype.itemsize > np.dtype(dtype).itemsize and int(array.max(initial=0)) > np.iinfo(dtype).max:
         raise IdentifierError(f"expected a trie of fewer than 2**32 nodes and tokens, got {int(array.max())}")
-    view = np.ascontiguousarray(array, dtype).view()
-    view.flags.writeable = False
-    return view
-
-
-def _stacked(rows: list[npt.NDArray[T]], dtype: type[T]) -> npt.NDArray[T]:
-    """[F, W]; of a single row a view."""
-    if not rows:
-        return np.zeros((0, 0), dtype)
-    return rows[0].reshape(1, -1) if len(rows) == 1 else np.stack(rows)
+    return np.ascontiguousarray(array, dtype)

@@ -161,6 +161,45 @@ def test_kernels_break_ties_alike(paths, seed, catalog):
         np.testing.assert_array_equal(getattr(reference, name), getattr(fast, name))
 
 
+@pytest.mark.parametrize("seed", range(24))
+def test_kernels_agree_on_a_wide_frontier(seed):
+    """Rows of hundreds of children for many beams, as toys have not: whole blocks, early cuts, full rooms."""
+    rng = np.random.default_rng(seed)
+    vocabulary, requests = int(rng.choice([90, 256, 700])), 3
+    tokens = (rng.random((20_000, 3)) ** rng.choice([1, 3]) * vocabulary).astype(np.int64)
+    trie = build_trie(
+        tokens if seed % 2 else [[*row[: rng.integers(1, 4)], vocabulary] for row in tokens.tolist()]
+    )
+    vocabulary += 1
+    walk = TrieWalk(trie)
+    level = walk.children(walk.root(1)).places
+    deeper = walk.children(level).places
+    level = level if seed % 3 else deeper
+    rows = np.sort(rng.integers(0, requests, 120))
+    places = level.take(rng.integers(0, len(level), len(rows)))
+    logits = rng.normal(0, 2, (len(rows), vocabulary)).astype(np.float32)
+    score = -rng.exponential(1.0, len(rows))
+    if seed % 4 == 0:  # so coarse that many paths score alike, and some are impossible
+        logits, score = np.round(logits), np.round(score * 2)
+        logits[rng.random(logits.shape) < 0.02] = -np.inf
+    rules = replace(
+        some_rules(rng, requests, len(trie)),
+        beam=rng.choice([1, 20, 70, 10_000], requests),
+        items=rng.choice([1, 20, 70, 10_000], requests),
+    )
+    for kind in (rules, replace(rules, allowed=[Allowed()] * requests)):
+        reference, fast = NumpyStep(trie, kind), NumbaStep(trie, kind)
+        edges = reference.edges(places.node)
+        for given_logits in (logits, logits[edges.row, edges.token]):
+            expected = reference.step(rows, places, score, given_logits)
+            result = fast.step(rows, places, score, given_logits)
+            assert result.prefixes == expected.prefixes
+            for name in ("row", "node", "end"):
+                np.testing.assert_array_equal(getattr(result, name), getattr(expected, name))
+            np.testing.assert_allclose(result.score, expected.score, atol=1e-6)
+            np.testing.assert_allclose(result.bound, expected.bound, atol=1e-6)
+
+
 def rules_for(requests: int, beam: int, items: int, catalog: bool = True) -> StepRules:
     return StepRules(
         np.full(requests, beam),
