@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,16 @@ from index.errors import TrainingError
 from index.types import IntArray
 
 HEADER = "genrec_checkpoint"
-NUMBERS = ("fingerprint", "step", "epoch", "batch", "seconds", "validation_seconds", "validations", "best")
+_DIGEST = "sha256:"
+NUMBERS = ("origin", "step", "epoch", "batch", "seconds", "validation_seconds", "validations", "best")
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """Everything a run needs to go on as if it had never stopped."""
 
-    fingerprint: str
-    """Of model config, settings and data: a checkpoint fits only its own run."""
+    origin: dict[str, Any]
+    """What the run was started with (:func:`origin_of`): a checkpoint fits only its own run."""
     weights: dict[str, Tensor]
     best_weights: dict[str, Tensor]
     """Of the best validation so far; empty before the first."""
@@ -47,13 +49,25 @@ class Checkpoint:
     best: dict[str, float]
 
 
-def fingerprint(config: Any, settings: Any, *arrays: IntArray) -> str:
-    """sha256 over two dataclasses and any arrays."""
-    digest = hashlib.sha256(json.dumps([asdict(config), asdict(settings)], sort_keys=True).encode())
-    for array in arrays:
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+def origin_of(*settings: Any, **data: Sequence[IntArray]) -> dict[str, Any]:
+    """What decides the course of a run: the fields of dataclasses, which share no name, and digests of data."""
+    values = {name: value for one in settings for name, value in asdict(one).items()}
+    values |= {name.replace("_", " "): _digest(arrays) for name, arrays in data.items()}
+    read_back: dict[str, Any] = json.loads(json.dumps(values))  # as a checkpoint gives it: tuples are lists
+    return read_back
+
+
+def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Where two origins differ, each in words; digests say nothing to a person and are left out."""
+    found = []
+    for name in dict.fromkeys((*stored, *given)):
+        one, other = stored.get(name), given.get(name)
+        if one != other:
+            is_digest = isinstance(one, str) and one.startswith(_DIGEST)
+            found.append(
+                f"other {name}" if is_digest else f"{name} {_shown(other)} where it has {_shown(one)}"
+            )
+    return found
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -83,6 +97,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             numbers = json.loads((file.metadata() or {})[HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            if set(numbers) != set(NUMBERS):
+                raise KeyError(*(set(numbers) ^ set(NUMBERS)))
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise TrainingError(
             f"expected a training checkpoint in {path}, got {error!r}; delete it to train from the start"
@@ -100,6 +116,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
             parameter, _, key = rest.rpartition("/")
             optimizer.setdefault(parameter, {})[key] = value
     return Checkpoint(weights=weights, best_weights=best, optimizer=optimizer, rng=tensors["rng"], **numbers)
+
+
+def _digest(arrays: Sequence[IntArray]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return _DIGEST + digest.hexdigest()
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)
 
 
 def _sync(path: Path) -> None:

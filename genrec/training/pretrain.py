@@ -23,7 +23,13 @@ from torch import Tensor
 
 from genrec.native_model import NativeConfig, NativeModel
 from genrec.search import Normalize
-from genrec.training.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
+from genrec.training.checkpoint import (
+    Checkpoint,
+    differences,
+    load_checkpoint,
+    origin_of,
+    save_checkpoint,
+)
 from genrec.training.examples import Histories, check_histories, epoch_batches
 from genrec.training.loss import sequence_loss
 from genrec.training.siblings import Siblings
@@ -158,7 +164,9 @@ class _Run:
         self.model = NativeModel(config, codes, _residual_codes(config, codes, histories))
         self.siblings = Siblings(codes) if settings.normalize == "catalog" else None
         self.optimizer = torch.optim.AdamW(_groups(self.model, settings), lr=settings.learning_rate)
-        self.fingerprint = fingerprint(config, settings, codes, histories.offsets, histories.items)
+        self.origin = origin_of(
+            config, settings, codes=[codes], training_events=[histories.offsets, histories.items]
+        )
         self.step = 0
         self.epoch = 0
         self.batch = 0  # batches of this epoch already taken
@@ -195,10 +203,11 @@ class _Run:
         Raises:
             TrainingError: it belongs to another model, other data or other settings.
         """
-        if saved.fingerprint != self.fingerprint:
+        if saved.origin != self.origin:
+            differing = "; ".join(differences(saved.origin, self.origin))
             raise TrainingError(
-                f"expected a checkpoint of this very run in {self.checkpoint}, got one of other data, codes, "
-                "model or settings; repeat the first command unchanged, or train without resume"
+                f"expected what the run in {self.checkpoint} began with, got {differing}; "
+                "resume it with the first command unchanged, or train without resume"
             )
         self.model.load_state_dict(saved.weights)
         self.best_weights = saved.best_weights
@@ -215,7 +224,7 @@ class _Run:
     def _snapshot(self) -> Checkpoint:
         optimizer = {name: self.optimizer.state[p] for name, p in self.model.named_parameters()}
         return Checkpoint(
-            fingerprint=self.fingerprint,
+            origin=self.origin,
             weights=self.model.state_dict(),
             best_weights=self.best_weights,
             optimizer={name: state for name, state in optimizer.items() if state},

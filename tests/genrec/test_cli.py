@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 from genrec.bundle import load_bundle
 from genrec.cli.main import main
+from genrec.training.pretrain import TrainProgress
 from tests.toy import ITEMS, toy_catalog, toy_histories
 
 SMALL = ("--text-encoder", "tfidf", "--levels", "2", "--codebook-size", "8")
@@ -203,6 +204,21 @@ def test_an_interrupted_training_says_how_to_go_on(files, index):
     with mock.patch("genrec.training.train_bundle.train_native", interrupt):
         done = genrec(*train_command(index, files, files / "stopped", "--steps", 2), check=130)
     assert "with --resume goes on" in done.stderr
+
+
+def test_resuming_with_another_setting_names_it(files, index):
+    def stop_at_12(_: object, at: TrainProgress) -> None:
+        if at.step == 12:
+            raise KeyboardInterrupt
+
+    out, command = files / "changed", ["--steps", 20, "--checkpoint-every", 5]
+    with mock.patch("genrec.cli.train._Report.step", stop_at_12):
+        genrec(*train_command(index, files, out, *command, "--learning-rate", 0.01), check=130)
+    done = genrec(*train_command(index, files, out, *command, "--learning-rate", 0.02, "--resume"), check=1)
+    assert (
+        "changed.checkpoint.safetensors began with, got learning_rate 0.02 where it has 0.01;" in done.stderr
+    )
+    genrec(*train_command(index, files, out, *command, "--learning-rate", 0.01, "--resume"))
 
 
 def test_a_sequence_file_is_read_for_what_it_is(files):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from genrec.native_model import NativeConfig, NativeModel
 from genrec.training.checkpoint import load_checkpoint
@@ -39,8 +42,9 @@ class Killed(Exception):
 
 def train(**arguments: object) -> TrainResult:
     offsets, items = cycle_histories()
-    options: dict[str, object] = {"settings": SETTINGS, **arguments}
-    return train_native(CONFIG, CODES, offsets, items, **options)  # type: ignore[arg-type]
+    data: dict[str, object] = {"config": CONFIG, "codes": CODES, "offsets": offsets, "items": items}
+    options: dict[str, object] = {**data, "settings": SETTINGS, **arguments}
+    return train_native(**options)  # type: ignore[arg-type]
 
 
 def weights_equal(one: NativeModel, other: NativeModel) -> bool:
@@ -282,17 +286,38 @@ def test_seeds_give_different_weights() -> None:
     assert not weights_equal(train(settings=replace(SETTINGS, seed=1)).model, train().model)
 
 
-def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"settings": replace(SETTINGS, steps=30)}, "got steps 30 where it has 24; resume it"),
+        ({"settings": replace(SETTINGS, steps=None, minutes=1.5)},
+         "got steps none where it has 24; minutes 1.5 where it has none; resume it"),
+        ({"config": replace(CONFIG, dropout=0.3)}, "got dropout 0.3 where it has 0.1; resume it"),
+        ({"items": cycle_histories()[1][::-1].copy()}, "got other training events; resume it"),
+        ({"codes": CODES[::-1].copy()}, "got other codes; resume it"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_of_another_run_is_refused(
+    tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
     path = tmp_path / "checkpoint.safetensors"
     train(checkpoint=path)
-    with pytest.raises(TrainingError, match="a checkpoint of this very run"):
-        train(settings=replace(SETTINGS, steps=30), checkpoint=path, resume=True)
+    with pytest.raises(TrainingError, match=re.escape(said)):
+        train(**changes, checkpoint=path, resume=True)
 
 
 def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(b"not a checkpoint at all")
     with pytest.raises(TrainingError, match=r"a training checkpoint in .*checkpoint\.safetensors"):
+        train(checkpoint=path, resume=True)
+
+
+def test_a_checkpoint_of_another_version_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    old = {"fingerprint": "ab12", "step": 3}
+    save_file({"rng": torch.zeros(1)}, path, metadata={"genrec_checkpoint": json.dumps(old)})
+    with pytest.raises(TrainingError, match="delete it to train from the start"):
         train(checkpoint=path, resume=True)
 
 
