@@ -77,7 +77,7 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problems = error.errors()
     # Where a value may be of several types every one of them complains: the deepest complaint says most.
-    first = max(problems, key=lambda one: (param_of(one["loc"]) or "").count("."))
+    first = max(problems, key=lambda one: len(one["loc"]))
     param = param_of(first["loc"])
     code = {"missing": "missing_field", "extra_forbidden": "unknown_field"}.get(
         first["type"], "invalid_value"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import httpx
+from starlette.testclient import TestClient
 
 from genrec.decoders.base import Prefilled, Prompt
 from genrec.recommender import Recommender
@@ -52,7 +52,11 @@ def toy_live(decoder: Any = None, model: str = MODEL) -> LiveBundle:
 
 
 class Server:
-    """The application and a client that calls it without a network."""
+    """The application; as a context, a client that calls it without a network::
+
+    with Server(max_results=5) as client:
+        client.get("/v1/models")
+    """
 
     def __init__(self, live: LiveBundle | None = None, loader: Loader | None = None, **settings: Any) -> None:
         self.settings = Settings(**settings)
@@ -64,6 +68,13 @@ class Server:
         )
         self.app = create_app(self.settings, self.engine)
 
-    def client(self, **more: Any) -> httpx.AsyncClient:
-        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-        return httpx.AsyncClient(transport=transport, base_url="http://genrec", **more)
+    def __enter__(self) -> TestClient:
+        self._client = TestClient(self.app, raise_server_exceptions=False)
+        return self._client.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self._client.__exit__(None, None, None)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A sample of the metrics; 0 where nothing was counted yet."""
+        return self.engine.metrics.registry.get_sample_value(name, labels) or 0.0
