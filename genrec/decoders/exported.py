@@ -28,6 +28,11 @@ FLOAT32: Graph = "float32"
 INT8: Graph = "int8"
 FORMAT = 1
 
+DEFAULT_GATE = 0.95
+"""Share of the float model's best items that a quantised one must find to be kept."""
+DEFAULT_CHECKS = 3
+"""Random batches on which an export is compared with torch."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExportFacts:

@@ -18,7 +18,17 @@ from genrec.bundle import Bundle, changing_bundle, load_bundle
 from genrec.decoders.base import Decoder, Items, Prompt, ReusesPrompts, Tokens
 from genrec.decoders.export_check import CheckCases, Difference, compare, require_equal, top_overlap
 from genrec.decoders.export_files import quantise, write_causal_lm, write_native
-from genrec.decoders.exported import DIRECTORY, EXPORT, FLOAT32, INT8, ExportFacts, Graph, open_export
+from genrec.decoders.exported import (
+    DEFAULT_CHECKS,
+    DEFAULT_GATE,
+    DIRECTORY,
+    EXPORT,
+    FLOAT32,
+    INT8,
+    ExportFacts,
+    Graph,
+    open_export,
+)
 from genrec.decoders.native_decoder import NativeDecoder
 from genrec.decoders.onnx_graph import OPSET
 from genrec.decoders.torch_decoder import TorchDecoder
@@ -26,8 +36,6 @@ from index.errors import DecoderError, RequestError, require
 from index.item_index import SEMANTIC_ID
 from index.types import IntArray
 
-DEFAULT_GATE = 0.95
-DEFAULT_CHECKS = 3
 OVERLAP_TOP = 20
 """The quantised model is measured by the share of the float model's so many best items that it finds."""
 
