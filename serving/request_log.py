@@ -60,7 +60,9 @@ class RequestLog:
     def _write_down(
         self, scope: Scope, status: int, seconds: float, request_id: str, facts: dict[str, Any]
     ) -> None:
-        route = getattr(scope.get("route"), "path_format", "unmatched")
+        # Routes of the framework's own (openapi.json) have no parameters: their path is their template.
+        plain = scope["path"] if "endpoint" in scope else "unmatched"
+        route = getattr(scope.get("route"), "path_format", plain)
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.seconds.labels(route).observe(seconds)

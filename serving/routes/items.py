@@ -32,7 +32,7 @@ class ItemQuery(BaseModel):
         str,
         Field(min_length=1, max_length=200, description="The beginning of a title, or of words in it."),
     ]
-    limit: Annotated[int, BeforeValidator(_digits), Field(ge=1, le=50, description="Most items wanted.")] = 10
+    limit: Annotated[int, Field(ge=1, le=50, description="Most items wanted."), BeforeValidator(_digits)] = 10
 
 
 @router.get(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import uvicorn
 from starlette.testclient import TestClient
 
 from genrec.decoders.base import Prefilled, Prompt
@@ -78,3 +83,50 @@ class Server:
     def metric(self, name: str, **labels: str) -> float:
         """A sample of the metrics; 0 where nothing was counted yet."""
         return self.engine.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+class Connection:
+    """One request to the application itself, part by part."""
+
+    def __init__(self, server: Server, path: str = "/v1/recommendations") -> None:
+        self.parts: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.sent: list[dict[str, Any]] = []
+        scope = {
+            "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+            "headers": [(b"content-type", b"application/json")], "client": ("test", 1),
+        }  # fmt: skip
+        self.task = asyncio.ensure_future(server.app(scope, self.parts.get, self._send))
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        self.sent.append(message)
+
+    def send(self, body: bytes, *, more: bool = False) -> None:
+        self.parts.put_nowait({"type": "http.request", "body": body, "more_body": more})
+
+    def hang_up(self) -> None:
+        self.parts.put_nowait({"type": "http.disconnect"})
+
+    async def answer(self) -> tuple[int, dict[str, Any]]:
+        await asyncio.wait_for(self.task, 10)
+        return self.sent[0]["status"], json.loads(self.sent[1]["body"])
+
+    def header(self, name: bytes) -> bytes:
+        return dict(self.sent[0]["headers"])[name]
+
+
+@contextmanager
+def listening(server: Server) -> Iterator[int]:
+    """uvicorn in a thread, on a port the system chose."""
+    config = uvicorn.Config(server.app, port=0, log_config=None, access_log=False)
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    while not running.started:
+        time.sleep(0.01)
+        assert thread.is_alive()
+    try:
+        yield running.servers[0].sockets[0].getsockname()[1]
+    finally:
+        running.should_exit = True
+        thread.join(10)
+        assert not thread.is_alive()

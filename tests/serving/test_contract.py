@@ -1,0 +1,53 @@
+"""The server does what its OpenAPI description says: schemathesis attacks it over a real socket.
+
+It makes requests that fit the description and requests that do not, and looks for undocumented statuses,
+bodies of another shape, valid requests refused, invalid ones accepted, and keys that are not asked for.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.serving.toy_server import Server, listening, toy_live
+
+KEY = "the-key-of-an-admin"
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+
+
+def attack(cases: int, cwd: Path, *options: str) -> int:
+    """Run schemathesis with so many cases per endpoint; the number of requests it made."""
+    server = Server(loader=lambda _: toy_live(), api_keys=(KEY,), admin_keys=(KEY,))
+    with listening(server) as port:
+        done = subprocess.run(
+            [
+                Path(sys.executable).with_name("schemathesis"), "--config-file", CONFIG,
+                "run", f"http://127.0.0.1:{port}/openapi.json", "--header", f"Authorization: Bearer {KEY}",
+                "--max-examples", str(cases), "--seed", "1", "--no-color", *options,
+            ],
+            cwd=cwd, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    crashes = {"method": "POST", "status": "500"}
+    for route in ("/v1/recommendations", "/v1/recommendations:batch", "/v1/admin/reload"):
+        assert server.metric("genrec_http_requests_total", route=route, **crashes) == 0
+    assert server.metric("genrec_items_recommended_total") > 0  # not all were refused at the door
+    made = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
+    assert made is not None
+    assert made[1] == made[2]
+    return int(made[1])
+
+
+def test_a_short_attack_finds_nothing(tmp_path):
+    assert attack(5, tmp_path, "--phases", "examples,coverage,fuzzing") > 200
+
+
+@pytest.mark.slow
+def test_two_thousand_cases_an_endpoint_find_nothing(tmp_path):
+    made = attack(2000, tmp_path)
+    print(f"{made} requests, no finding")
+    assert made > 5 * 2000
