@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from genrec.bench.constraint import ConstraintReport, ConstraintSettings, FilterTimes, measure_constraint
 from genrec.bench.decode import (
     PHASE_WORDS,
     PHASES,
@@ -19,14 +20,23 @@ from genrec.bench.decode import (
 from genrec.bench.machine import machine, machine_line
 from genrec.bench.measurement import threads as thread_limit
 from genrec.bench.percentiles import BEYOND, Summary, samples_for
+from genrec.bench.race import Ratio
 from genrec.bench.report import last_line
 from genrec.bench.request_histories import random_items, resampled
-from genrec.bundle import load_bundle
-from genrec.cli.options import ItemColumn, OnError, QuietFlag, TimeColumn, UserColumn, read_histories
+from genrec.bundle import DecoderName, load_bundle
+from genrec.cli.options import (
+    IndexPath,
+    ItemColumn,
+    OnError,
+    QuietFlag,
+    TimeColumn,
+    UserColumn,
+    read_histories,
+)
 from genrec.cli.output import answers, print_table, stages
 from genrec.cli.recommend import BundlePath
-from index.artifact import Artifact
-from index.item_index import SEMANTIC_ID
+from index.artifact import Artifact, open_artifact
+from index.item_index import SEMANTIC_ID, index_of
 
 app = typer.Typer(
     help="Measure on this machine, with your own bundle: what a decode costs, and what its constraint costs.",
@@ -35,6 +45,12 @@ app = typer.Typer(
 
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
 ThreadCount = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+Filters = Annotated[
+    str, typer.Option(help="Random filters, by the percentage of items they keep.", metavar="P,P,…")
+]
+Where = Annotated[
+    str | None, typer.Option(help="A filter of your own, such as: year >= 1990 and kind == 'film'.")
+]
 Json = Annotated[
     str | None,
     typer.Option(
@@ -64,13 +80,12 @@ def decode(
     prompts: Annotated[
         str, typer.Option(help="History lengths, beside as they come.", metavar="N,N,…")
     ] = "5,20,50",
-    filters: Annotated[
-        str, typer.Option(help="Random filters, by the percentage of items they keep.", metavar="P,P,…")
-    ] = "50,1,0.01",
-    where: Annotated[
-        str | None, typer.Option(help="A filter of your own, such as: year >= 1990 and kind == 'film'.")
-    ] = None,
+    filters: Filters = "50,1,0.01",
+    where: Where = None,
     exact: Annotated[bool, typer.Option(help="Also measure answers proven to be the best.")] = True,
+    decoder: Annotated[
+        DecoderName, typer.Option(help="What runs the model; auto takes the export where there is one.")
+    ] = "auto",
     threads: ThreadCount = 1,
     seconds: Annotated[
         float | None, typer.Option(min=0, help="Stop after so many seconds, with what was measured by then.")
@@ -98,6 +113,7 @@ def decode(
         seconds=seconds,
         seed=seed,
     )
+    _check_target(json)
     opened = load_bundle(bundle)
     rng = np.random.default_rng((seed, 0))
     if histories is None:
@@ -107,15 +123,17 @@ def decode(
             histories, opened.index.catalog, on_error, user_column, item_column, time_column
         )
         asked = resampled(read, users, rng)
-    decoder, defaults = opened.decoder(), opened.tasks[SEMANTIC_ID]
+    model, defaults = opened.decoder(decoder, threads=threads), opened.tasks[SEMANTIC_ID]
     with stages(quiet or json == "-") as progress, thread_limit(threads):
-        measured = measure_decode(opened.index, decoder, defaults, asked, settings, progress)
+        measured = measure_decode(opened.index, model, defaults, asked, settings, progress)
     report = {
         **_head("decode", opened.artifact, seed, threads),
         "items": len(opened.index.catalog),
         "model": opened.family,
+        "decoder": type(model).__name__,
         "normalize": defaults.normalize,
         "k": k,
+        "beams_asked": list(settings.beams),
         "histories": measured.source,
         "requests": measured.requests,
         "requests_planned": measured.planned,
@@ -128,39 +146,126 @@ def decode(
     _write_json(report, json)
 
 
-def _show_decode(report: dict[str, Any], measured: DecodeReport) -> None:
-    title = f"One request, k = {report['k']}, {report['items']:,} items, {report['normalize']} scores: milliseconds"
-    columns = (
-        "",
-        "median",
-        "p95",
-        "CPU",
-        "model calls",
-        "expansions",
-        "certified",
-        "items",
-        "state KB",
-        "peak MB",
+@app.command(
+    epilog="Example: genrec bench constraint runs/movies --where 'year >= 1990' --json constraint.json"
+)
+def constraint(
+    index: IndexPath,
+    rows: Annotated[str, typer.Option(help="Prefixes a step takes up, at most.", metavar="N,N,…")] = "20,140",
+    filters: Filters = "50,1,0.01",
+    where: Where = None,
+    peers: Annotated[
+        bool, typer.Option(help="Also run Hugging Face's prefix processor, where transformers is installed.")
+    ] = True,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which all engines take turns.")] = 21,
+    threads: ThreadCount = 1,
+    seed: Seed = 0,
+    json: Json = None,
+    quiet: QuietFlag = False,
+) -> None:
+    """What does the constraint cost a decoding step over your own catalog? No model runs.
+
+    A step of genrec is children, scores, filter and top-k in one call; the peers only mask. Works on an index
+    too, without torch.
+    """
+    settings = ConstraintSettings(
+        rows=_counts(rows, "--rows"),
+        kept=_shares(filters, "--filters"),
+        where=where,
+        peers=peers,
+        rounds=rounds,
+        seed=seed,
     )
+    _check_target(json)
+    artifact = open_artifact(index)
+    opened = index_of(artifact)
+    with stages(quiet or json == "-") as progress, thread_limit(threads):
+        measured = measure_constraint(opened, settings, progress)
+    report = {
+        **_head("constraint", artifact, seed, threads),
+        "items": len(opened.catalog),
+        "trie_nodes": opened.trie.nodes,
+        "rounds": rounds,
+        "ours": measured.ours,
+        "walks": {str(beam): walk.as_json(measured.ours) for beam, walk in measured.walks.items()},
+        "filters": [one.as_json() for one in measured.filters],
+        "left_out": dict(measured.left_out),
+    }
+    if json != "-":
+        _show_constraint(report, measured)
+    _write_json(report, json)
+
+
+def _show_constraint(report: dict[str, Any], measured: ConstraintReport) -> None:
+    _say(f"One step of a search over {report['items']:,} items, by CPU time\n")
+    for beam, walk in measured.walks.items():
+        shape = ", ".join(
+            f"{rows} of {edges:,} edges" for rows, edges in zip(walk.rows, walk.edges, strict=True)
+        )
+        ours = walk.whole(measured.ours)
+        table = []
+        for engine, times in walk.steps.items():
+            ratio = Ratio.of(walk.whole(engine), ours)
+            table.append(
+                (
+                    engine,
+                    f"{walk.whole(engine).us / len(times):.1f}",
+                    f"{walk.per_edge_ns(engine):.2f}",
+                    f"{ratio.median:.1f} ({ratio.low:.1f}–{ratio.high:.1f})",
+                )
+            )
+        print_table(
+            f"Beam {beam}: prefixes {shape}",
+            ("", "us a step", "ns an edge", "times ours"),
+            table,
+            numbers_from=1,
+        )
+        _say("")
+    _say("genrec: children, scores, filter and top-k (softmax: and a softmax over the children first);")
+    _say("hf: Hugging Face's prefix processor over a trie of dicts or a marisa trie, which only masks\n")
+    if measured.filters:
+        header = ("", "items", "ready in ms", *(f"more at {beam} rows" for beam in measured.walks))
+        print_table("Filters", header, [_filter_costs(one) for one in measured.filters], numbers_from=1)
+        _say(
+            "more: what the filter adds to a step, where the filtered search stands (– : it has no step there)\n"
+        )
+    for engine, reason in measured.left_out.items():
+        _say(f"{engine} did not run: {reason}")
+    _show_foot(report)
+
+
+def _filter_costs(one: FilterTimes) -> tuple[str, ...]:
+    overhead = (
+        "–" if ratio is None else f"{100 * (ratio.median - 1):+.0f} %" for ratio in one.overhead.values()
+    )
+    return one.name, f"{one.items_allowed:,}", f"{np.median(one.prepare_ms):.3f}", *overhead
+
+
+def _show_decode(report: dict[str, Any], measured: DecodeReport) -> None:
+    k = report["k"]
+    title = f"One request, k = {k}, {report['items']:,} items, {report['normalize']} scores: milliseconds"
+    columns = ("", "median", "p95", "CPU", "calls", "prefixes", "proven", "items", "KB")
     print_table(title, columns, [_costs(one) for one in measured.results], numbers_from=1)
-    answers.print()
+    _say(
+        f"CPU: median; calls of the model; prefixes expanded; share of items proven to be in their place;\n"
+        f"items: mean, of {k} wanted; KB of model state\n"
+    )
     rows = [
         (one.scenario.name, *(_median_and_p95(one.phase(phase, "wall")) for phase in PHASES))
         for one in measured.results
     ]
     print_table("Where the time goes: milliseconds, median (p95)", ("", *PHASES), rows, numbers_from=1)
-    answers.print()
-    for phase, words in PHASE_WORDS.items():
-        answers.print(f"{phase:<8} {words}", highlight=False)
-    answers.print()
-    answers.print(
-        f"{measured.base} is the bundle's default; prompts, filters and exact vary that one thing of it"
-    )
-    answers.print(
-        f"{report['histories']}; {measured.requests:,} of {measured.planned:,} requests a row measured"
-    )
+    _say("\n".join(f"{phase:<8} {words}" for phase, words in PHASE_WORDS.items()) + "\n")
+    _say(f"{measured.base} is the bundle's default; the rows below the beams vary one thing of it")
+    if min(report["beams_asked"], default=k) < k:
+        _say(f"a beam below k is raised to k = {k}")
+    _say(f"the {report['model']} model runs in {report['decoder']}")
+    _say(f"{report['histories']}; requests a row: {measured.requests:,} of {measured.planned:,}")
+    peaks = [one.peak_mb for one in measured.results if one.peak_mb is not None]
+    if peaks and measured.loaded_mb is not None:
+        _say(f"memory: a search takes at most {max(peaks):.1f} MB above the {measured.loaded_mb:.0f} MB held")
     if measured.requests < samples_for(0.95):
-        answers.print(
+        _say(
             f"no p95: it needs {samples_for(0.95)} requests ({BEYOND} beyond it), got {measured.requests}; "
             f"raise --users or --seconds"
         )
@@ -179,8 +284,11 @@ def _costs(one: ScenarioResult) -> tuple[str, ...]:
         "–" if share is None else f"{100 * share:.0f} %",
         f"{one.mean('found'):.1f}",
         f"{one.mean('state_bytes') / 1024:.0f}",
-        "–" if one.peak_mb is None else f"{one.peak_mb:.1f}",
     )
+
+
+def _say(text: str) -> None:
+    answers.print(text, highlight=False, markup=False)
 
 
 def _median_and_p95(times: Summary) -> str:
@@ -200,10 +308,19 @@ def _head(benchmark: str, artifact: Artifact, seed: int, threads: int) -> dict[s
 
 
 def _show_foot(report: dict[str, Any]) -> None:
-    answers.print(
-        f"{report['path']}, manifest {report['manifest_sha256'][:16]}, seed {report['seed']}", highlight=False
-    )
-    answers.print(f"{machine_line(report['machine'])}; threads {report['threads']}", highlight=False)
+    _say(f"{report['path']}, manifest {report['manifest_sha256'][:16]}, seed {report['seed']}")
+    _say(f"{machine_line(report['machine'])}; threads {report['threads']}")
+
+
+def _check_target(target: str | None) -> None:
+    """Before minutes are spent on a report that cannot be written."""
+    if target is None or target == "-":
+        return
+    path = Path(target)
+    if path.is_dir() or not path.parent.is_dir():
+        raise typer.BadParameter(
+            f"expected a file in a directory that exists, got {target!r}", param_hint="--json"
+        )
 
 
 def _write_json(report: dict[str, Any], target: str | None) -> None:
