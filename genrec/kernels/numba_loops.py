@@ -92,10 +92,13 @@ def fused_step(
     rows, requests = len(node), len(rules)
     bound = np.full(requests, -np.inf)
 
+    # Of paths fed to their end those of one length end together; otherwise any child may end one.
+    all_vary = catalog or path_length == 0
+
     # An edge is known by its row and its place among the row's children: row << 32 | place.
     row_first, row_count = np.empty(rows, np.int64), np.empty(rows, np.int64)
     row_edge, order = np.empty(rows, np.int64), np.empty(rows, np.int64)
-    widest, kept_room, edges, largest_beam, r = 0, 0, 0, 0, 0
+    widest, kept_room, leaf_room, edges, largest_beam, r = 0, 0, 0, 0, 0, 0
     while r < rows:
         b, edges_before = request[r], edges
         while r < rows and request[r] == b:
@@ -103,16 +106,19 @@ def fused_step(
             count = np.int64(first_child[node[r] + 1]) - first
             row_first[r], row_count[r], row_edge[r] = first, count, edges
             widest, edges = max(widest, count), edges + count
+            if all_vary or depth[r] + 1 == path_length:
+                leaf_room += count
             r += 1
         beam = min(rules[b, fields.BEAM], edges - edges_before)
         kept_room, largest_beam = kept_room + beam, max(largest_beam, beam)
     places = np.empty(max(widest, min(vocabulary, _DENSE * widest)), np.int64)
-    buffer = np.empty(widest + 64, np.float32)
+    buffer, picked = np.empty(widest + 64, np.float32), np.empty(widest)
+    values = buffer if logits.ndim == 2 else flat  # what holds one logit a child
     # Children that go on, request by request as they are found; when a request's room is full, the best stay.
     room = min(4 * largest_beam + widest + 64, edges)
     kept_key, kept_score = np.empty(kept_room + room), np.empty(kept_room + room)
     kept_edge = np.empty(kept_room + room, np.int64)
-    leaf_edge, leaf_score, leaf_item = np.empty(256, np.int64), np.empty(256), np.empty(256)
+    leaf_edge, leaf_score, leaf_item = np.empty(leaf_room, np.int64), np.empty(leaf_room), np.empty(leaf_room)
     kept_total, leaf_total, next_row = 0, 0, 0
     while next_row < rows:
         b, first_row = request[next_row], next_row
@@ -138,21 +144,16 @@ def fused_step(
             if count == 0 or (base < reach and base < floor):
                 continue
             first = row_first[this_row]
-            if path_length != 0 and not catalog:
-                all_end = depth[this_row] + 1 == path_length
-                none_ends = not all_end
-            else:
+            if all_vary:
                 childless = count_childless(first, count, first_child)
                 none_ends, all_end = childless == 0, catalog and childless == count
-            lowest = floor if all_end else (reach if none_ends else min(reach, floor))
-            if logits.ndim == 2:
-                values, begin, to_scan = buffer, 0, in_blocks(count)
             else:
-                values, begin, to_scan = flat, row_edge[this_row], count
-            norm, dense = 0.0, False
-            if len(normalizer) and not catalog:
-                norm = np.float64(normalizer[this_row])
+                all_end = depth[this_row] + 1 == path_length
+                none_ends = not all_end
+            lowest = floor if all_end else (reach if none_ends else min(reach, floor))
+            begin, to_scan, norm, dense = row_edge[this_row], count, 0.0, False
             if logits.ndim == 2:
+                begin, to_scan = 0, in_blocks(count)
                 dense = not catalog and vocabulary <= _DENSE * count and lowest > -np.inf
                 dense = dense and (none_ends or all_end)
                 if dense:
@@ -161,8 +162,14 @@ def fused_step(
                     gather(flat, this_row * vocabulary, token, first, count, buffer)
             if catalog:
                 norm = log_sum_exp(values, begin, count, largest(values, begin, count))
+            elif len(normalizer):
+                norm = np.float64(normalizer[this_row])
             threshold = lowest_logit(lowest, base, norm)
-            if not any_reaches(flat if dense else values, begin, vocabulary if dense else count, threshold):
+            if dense:
+                hit = any_reaches(flat, begin, vocabulary, threshold)
+            else:
+                hit = any_reaches(values, begin, count, threshold)
+            if not hit:
                 continue
             row_start, row_end = np.int64(span_start[first]), end[this_row]
             low, high = 0, 0
@@ -183,23 +190,27 @@ def fused_step(
                 if not catalog:  # without children a path may still go on
                     ended = min(going, ended)
                 found = reaching_by_kind(values, begin, count, first, first_child, going, ended, places)
+            if dense:
+                for i_found in range(found):
+                    picked[i_found] = flat[begin + np.int64(token[first + places[i_found]])]
+            else:
+                for i_found in range(found):
+                    picked[i_found] = values[begin + places[i_found]]
             if size + found > room:
                 left_out = max(left_out, keep_best(key, edge_of, score_of, size, limit, reach, highest))
                 size, next_cut = limit, limit + 1
             if none_ends and in_row == row_end - row_start and low == high:  # all that was found is taken
                 for i_found in range(found):
-                    j = places[i_found]
-                    at = begin + (np.int64(token[first + j]) if dense else j)
-                    value = base + min(np.float64((flat if dense else values)[at]) - norm, 0.0)
-                    key[size], edge_of[size], score_of[size] = value, (this_row << 32) | j, value
+                    value = base + min(picked[i_found] - norm, 0.0)
+                    edge = (this_row << 32) | places[i_found]
+                    key[size], edge_of[size], score_of[size] = value, edge, value
                     highest = max(highest, value)
                     size += 1
                 found = 0
             for i_found in range(found):
                 j = places[i_found]
                 child = first + j
-                at = begin + (np.int64(token[child]) if dense else j)
-                value = base + min(np.float64((flat if dense else values)[at]) - norm, 0.0)
+                value = base + min(picked[i_found] - norm, 0.0)
                 start = np.int64(span_start[child])
                 ends = all_end
                 if not (none_ends or all_end):
@@ -224,18 +235,6 @@ def fused_step(
                     own = value - math.log(below) if below > 1 else value
                     if own < floor:
                         continue
-                    if leaf_total == len(leaf_edge):
-                        if leaf_total - leaf_begin > items:
-                            floor = cut(
-                                leaf_item[leaf_begin:], leaf_total - leaf_begin, items, floor, best_item, 5
-                            )
-                        leaf_total = keep_reached(
-                            leaf_edge, leaf_score, leaf_item, leaf_begin, leaf_total, floor
-                        )
-                        if 2 * leaf_total > len(leaf_edge):
-                            leaf_edge = np.concatenate((leaf_edge, np.empty_like(leaf_edge)))
-                            leaf_score = np.concatenate((leaf_score, np.empty_like(leaf_score)))
-                            leaf_item = np.concatenate((leaf_item, np.empty_like(leaf_item)))
                     leaf_edge[leaf_total], leaf_score[leaf_total], leaf_item[leaf_total] = edge, value, own
                     leaf_total += 1
                     best_item = max(best_item, own)

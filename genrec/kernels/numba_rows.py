@@ -69,7 +69,7 @@ def largest(values: Float32Array, begin: int, count: int) -> float:
     are in their order as they are, of negative ones all but the sign must be turned round.
     """
     bits = values.view(np.int32)
-    top = np.int32(-2139095041)  # -inf, turned round
+    top = np.int32(-2139095041)  # -inf, all bits but the sign turned round
     for j in range(count):
         own = bits[uint64(begin + j)]
         top = max(top, np.int32(own ^ ((own >> 31) & 0x7FFFFFFF)))

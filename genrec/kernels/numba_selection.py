@@ -106,20 +106,37 @@ def keep_best(
     left out.
     """
     worst = nth_largest(key, size, limit, low, high) if limit else np.inf
-    last_edge = np.iinfo(np.int64).max
-    if _count_reaching(key, size, worst) > limit:
+    if _count_reaching(key, size, worst) > limit:  # of the equals the later edges go
         above = 0
         for i in range(size):
             above += key[i] > worst
         last_edge = np.sort(edge[:size][key[:size] == worst])[limit - above - 1]
-    left_out, kept = -np.inf, 0
+        for i in range(size):
+            if key[i] == worst and edge[i] > last_edge:
+                key[i] = np.nan
+    left_out = _best_below(key, score, size, worst)
+    kept = 0
     for i in range(size):
-        own_key, own_edge, own_score = key[i], edge[i], score[i]
-        key[kept], edge[kept], score[kept] = own_key, own_edge, own_score
-        keep = (own_key > worst) | ((own_key == worst) & (own_edge <= last_edge))
-        kept += keep
-        left_out = max(left_out, -np.inf if keep else own_score)
+        own_key = key[i]
+        key[kept], edge[kept], score[kept] = own_key, edge[i], score[i]
+        kept += own_key >= worst
     return left_out
+
+
+@njit(cache=True, nogil=True)
+def _best_below(key: Float64Array, score: Float64Array, size: int, worst: float) -> float:
+    """The highest score among the entries whose key does not reach ``worst``; -inf of none.
+
+    As in :func:`~genrec.kernels.numba_rows.largest`, by the bits of the floats: that vectorises.
+    """
+    bits = score.view(np.int64)
+    none = np.int64(-9218868437227405313)  # -inf, all bits but the sign turned round
+    top = none
+    for i in range(size):
+        own = bits[uint64(i)]
+        own ^= (own >> 63) & np.int64(0x7FFFFFFFFFFFFFFF)
+        top = max(top, none if key[uint64(i)] >= worst else own)
+    return np.int64(top ^ ((top >> 63) & np.int64(0x7FFFFFFFFFFFFFFF))).view(np.float64)
 
 
 @njit(cache=True, nogil=True)
