@@ -1,0 +1,68 @@
+"""Small exported models and bundles for the tests of the ONNX decoders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from genrec.bundle import save_bundle
+from genrec.decoders.export_files import write_causal_lm
+from genrec.decoders.exported import CAUSAL_LM, FLOAT32, MATRICES, NATIVE
+from genrec.decoders.onnx_decoder import OnnxDecoder
+from genrec.decoders.prompt_reader import HistoryForm
+from genrec.decoders.torch_decoder import TorchDecoder
+from genrec.native_model import NativeConfig, NativeModel
+from genrec.tasks import TaskDefaults
+from index.item_index import SEMANTIC_ID, ItemIndex
+from tests.genrec import tiny_models
+
+FAMILIES = ("gpt2", "llama", "qwen3")
+TOKEN_OFFSET = 5  # vocabulary id of the trie's token 0 in the language-model bundles
+FORM = HistoryForm(start=(1, 2), max_items=8, block=4)
+
+
+def native_model(index: ItemIndex, seed: int = 0) -> NativeModel:
+    """Random weights, large enough that every part moves the output; a third of the items have a residual."""
+    config = NativeConfig(
+        code_sizes=index.level_sizes, hidden_size=16, layers=2, heads=2, max_items=6, head_size=24
+    )
+    torch.manual_seed(seed)
+    model = NativeModel(config, index.codes, np.unique(index.codes[::3], axis=0))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.4)
+        model.residual.weight[0] = 0.0
+    return model.eval()
+
+
+def native_bundle(path: Path, index: ItemIndex, seed: int = 0) -> Path:
+    """A bundle with a native model."""
+    model = native_model(index, seed)
+    _save(path, index, model.save, NATIVE, {})
+    return path
+
+
+def language_bundle(path: Path, index: ItemIndex, family: str = "qwen3") -> Path:
+    """A bundle with a causal language model that reads histories as codes."""
+    vocabulary = TOKEN_OFFSET + sum(index.level_sizes)
+    model = tiny_models.MODELS[family](vocab_size=vocabulary)
+    facts = {"token_offset": TOKEN_OFFSET, "history": FORM.to_dict()}
+    _save(path, index, model.save_pretrained, CAUSAL_LM, facts)
+    return path
+
+
+def exported(decoder: TorchDecoder, directory: Path) -> OnnxDecoder:
+    """The language model of a decoder, exported and opened again, unchecked."""
+    shape = write_causal_lm(decoder.model, directory)
+    return OnnxDecoder(
+        directory / FLOAT32, directory / MATRICES, shape, decoder.max_positions, decoder.token_offset
+    )
+
+
+def _save(path: Path, index: ItemIndex, save_model: Any, family: str, facts: dict[str, Any]) -> None:
+    no_events = np.zeros(0, np.uint64)
+    tasks = {SEMANTIC_ID: TaskDefaults(beam=10)}
+    save_bundle(path, index, save_model, family=family, tasks=tasks, trained_events=no_events, facts=facts)
