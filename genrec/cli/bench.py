@@ -168,8 +168,13 @@ def constraint(
     A step of genrec is children, scores, filter and top-k in one call; the peers only mask. Works on an index
     too, without torch.
     """
+    beams = _counts(rows, "--rows")
+    if not beams:
+        raise typer.BadParameter(
+            f"expected at least one number such as 20, got {rows!r}", param_hint="--rows"
+        )
     settings = ConstraintSettings(
-        rows=_counts(rows, "--rows"),
+        rows=beams,
         kept=_shares(filters, "--filters"),
         where=where,
         peers=peers,
