@@ -89,9 +89,19 @@ class TorchDecoder:
         device: str | torch.device | None = None,
         reader: PromptReader | None = None,
     ) -> TorchDecoder:
-        """Load a model directory, or a name known to Hugging Face: float32 on a CPU, else as it was saved."""
-        from transformers import AutoModelForCausalLM
+        """Load a model directory, or a name known to Hugging Face: float32 on a CPU, else as it was saved.
 
+        Raises:
+            DecoderError: it is an encoder-decoder such as T5, or cannot be decoded this way.
+        """
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        config = AutoConfig.from_pretrained(path_or_name)
+        if config.is_encoder_decoder:
+            raise DecoderError(
+                f"expected a causal language model in {path_or_name}, got the encoder-decoder "
+                f"{config.model_type!r}, which genrec does not run; use one like GPT-2, Llama or Qwen3"
+            )
         on_cpu = device is None or torch.device(device).type == "cpu"
         model = AutoModelForCausalLM.from_pretrained(path_or_name, dtype=torch.float32 if on_cpu else "auto")
         return cls(model, token_offset, device, reader)
