@@ -14,25 +14,29 @@ the decoder could emit. An item whose path is shared by m items gets the path's 
 only masks: it never changes a normaliser.
 
 What a request may ask beyond a ranking: a prior (:mod:`genrec.prior`), caps (:mod:`genrec.caps`), a sample
-without replacement (:mod:`genrec.sampling`). A request that asks for none of it pays for none of it.
+without replacement (:mod:`genrec.sampling`), unlike items (:mod:`genrec.diverse_search`). A request that asks
+for none of it pays for none of it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, TypeAlias, get_args
 
 from genrec.decoders.base import Decoder
+from genrec.diverse_search import DiverseSearch
 from genrec.item_scores import score_items
 from genrec.leaf_search import LeafSearch
-from genrec.search_batch import Normalize, SearchRequest, SearchResult
+from genrec.search_batch import Diversity, Normalize, SearchRequest, SearchResult
 from genrec.token_search import TokenSearch
 from index.errors import RequestError
 from index.trie import TokenTrie
 
 Synchronize: TypeAlias = Literal["leaf", "token"]
 
-__all__ = ["Normalize", "SearchRequest", "SearchResult", "Synchronize", "score_items", "search"]
+__all__ = ["Diversity", "Normalize", "SearchRequest", "SearchResult", "Synchronize", "score_items", "search"]
 
 
 def search(
@@ -60,8 +64,15 @@ def search(
     _check(requests, normalize, synchronize, len(trie))
     if not requests:
         return []
-    method = LeafSearch if synchronize == "leaf" else TokenSearch
-    return method(decoder, trie, requests, normalize).run()
+    if synchronize == "token":
+        return TokenSearch(decoder, trie, requests, normalize).run()
+    results: dict[int, SearchResult] = {}
+    for method, is_diverse in ((LeafSearch, False), (DiverseSearch, True)):
+        own = [b for b, request in enumerate(requests) if (request.diversity is not None) == is_diverse]
+        if own:
+            found = method(decoder, trie, [requests[b] for b in own], normalize).run()
+            results.update(zip(own, found, strict=True))
+    return [results[b] for b in range(len(requests))]
 
 
 def _check(requests: Sequence[SearchRequest], normalize: str, synchronize: str, items: int) -> None:
@@ -79,6 +90,7 @@ def _check(requests: Sequence[SearchRequest], normalize: str, synchronize: str, 
                     f"expected {name} to be leaf-synchronous, got synchronize='token'; leave it out"
                 )
         _check_values(request, normalize, items)
+        _check_diversity(request)
 
 
 def _leaf_only(request: SearchRequest) -> dict[str, bool]:
@@ -87,7 +99,22 @@ def _leaf_only(request: SearchRequest) -> dict[str, bool]:
         "priors": request.prior is not None,
         "caps": request.caps is not None,
         "sampling": request.sample_seed is not None,
+        "diverse search": request.diversity is not None,
     }
+
+
+def _check_diversity(request: SearchRequest) -> None:
+    diversity = request.diversity
+    if diversity is None:
+        return
+    if diversity.groups < 1 or not 0 <= diversity.strength < math.inf:
+        raise RequestError(
+            f"expected groups >= 1 and a finite strength >= 0, got groups={diversity.groups}, "
+            f"strength={diversity.strength}"
+        )
+    for name, is_asked in _leaf_only(replace(request, diversity=None)).items():
+        if is_asked:
+            raise RequestError(f"expected diversity or {name}, got both; leave one out")
 
 
 def _check_values(request: SearchRequest, normalize: str, items: int) -> None:

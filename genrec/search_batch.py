@@ -26,6 +26,17 @@ Normalize: TypeAlias = Literal["catalog", "vocabulary"]
 
 
 @dataclass(frozen=True, slots=True)
+class Diversity:
+    """How unlike each other the items of an answer are wanted: see :mod:`genrec.diverse_search`."""
+
+    groups: int
+    """The beam and the k items are split among so many groups; 1 is the plain search."""
+    strength: float = 1.0
+    """What it costs a group, in nats (log-probability), to choose a prefix that an earlier group has chosen.
+    With 0 every group searches alike; 1 makes what is repeated e times less probable."""
+
+
+@dataclass(frozen=True, slots=True)
 class SearchRequest:
     """What one user asks of the search."""
 
@@ -54,6 +65,9 @@ class SearchRequest:
     ranking them (``leaf`` mode, catalog scores). The same seed draws the same items, whatever the beam; a
     filter takes forbidden items out of the draw. ``beam`` and ``max_expansions`` mean what they mean to an
     exact search."""
+    diversity: Diversity | None = None
+    """Ask for unlike items (``leaf`` mode). They come in the order of their scores, which stay pure; items left
+    out for diversity's sake may score higher, and ``certified`` counts no result behind the first of them."""
 
 
 @dataclass(frozen=True, slots=True)
