@@ -18,9 +18,11 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m slow
 
-# The promise of the light install: index and search work with torch not installed.
-test-light: .venv-light/.ready
-	.venv-light/bin/python tests/light_install.py
+# The promise of the light install: index and search work with torch not installed, and so does what was
+# exported where it is.
+test-light: .venv-light/.ready $(VENV)/.dev
+	$(BIN)/python -m tests.write_light_bundles .venv-light/bundles
+	.venv-light/bin/python tests/light_install.py .venv-light/bundles
 
 check: lint types imports
 
@@ -57,5 +59,5 @@ $(VENV)/.dev: $(VENV)/.train
 .venv-light/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv-light
 	.venv-light/bin/pip install --quiet --upgrade pip
-	.venv-light/bin/pip install --quiet --editable .
+	.venv-light/bin/pip install --quiet --editable '.[serve]'
 	touch $@

@@ -1,11 +1,13 @@
-"""Run in an environment without torch (`make test-light`): the index and the search must work all the same.
+"""Run in an environment without torch (`make test-light`): index and search work, and so do exported bundles.
 
-Not a pytest module: the light environment has no pytest either.
+The bundles were written by ``tests/write_light_bundles.py`` where torch is. Not a pytest module: the light
+environment has no pytest either.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -13,8 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
-def main() -> None:
-    assert importlib.util.find_spec("torch") is None, "this check is for an environment without torch"
+def check_index_and_search() -> None:
     import genrec
     import index  # noqa: F401
     from genrec.demo import works_path
@@ -41,9 +42,45 @@ def main() -> None:
         assert "pip install 'genrec[train]'" in str(error)
     else:
         raise AssertionError("training without torch did not say what to install")
-    assert "torch" not in sys.modules
     print(f"light install: 10 recommendations over {len(catalog)} works without torch")
-    print("1 passed, 0 failed")
+
+
+def check_exported_bundles(directory: Path) -> None:
+    import numpy as np
+
+    import genrec
+    from genrec.wishes import Wishes
+    from index.errors import GenrecError, MissingDependencyError
+
+    written = sorted(directory.glob("*.json"))
+    assert len(written) == 2, f"expected two bundles in {directory}; run: make test-light"
+    for answers in written:
+        bundle = answers.with_suffix("")
+        said = json.loads(answers.read_text())
+        recommender = genrec.Recommender.load(bundle, verify=True)
+        found = recommender.recommend_batch(said["histories"], Wishes(k=8, where="year >= 1985"))
+        for one, expected in zip(found, said["answers"], strict=True):
+            assert [item.item_id for item in one.items] == [item_id for item_id, _ in expected], bundle
+            assert np.allclose(
+                [item.score for item in one.items], [score for _, score in expected], atol=1e-4
+            )
+        rough = genrec.Recommender.load(bundle, "onnx-int8").recommend(["i1"], k=8)
+        assert len(rough.items) == 8
+        try:
+            genrec.Recommender.load(bundle, "torch")
+        except MissingDependencyError as error:
+            assert "pip install 'genrec[train]'" in str(error)
+        else:
+            raise GenrecError("expected to be told to install torch")
+        print(f"light install: {bundle.name} answers as in torch, without torch")
+
+
+def main() -> None:
+    assert importlib.util.find_spec("torch") is None, "this check is for an environment without torch"
+    check_index_and_search()
+    check_exported_bundles(Path(sys.argv[1]))
+    assert not {"torch", "transformers", "onnx"} & set(sys.modules)
+    print("2 passed, 0 failed")
 
 
 if __name__ == "__main__":
