@@ -10,14 +10,18 @@ left out. Semantics:
     +select    a peer's mask, and the addition and top-K that ours includes
 
     sid_l4     100k items, 4 codes of 256, Zipf     sid_l8     100k items, 8 codes of 2,048, uniform
-    titles     100k synthetic titles in a vocabulary of 128,000
+    titles     100k synthetic titles in a vocabulary of 128,000; with --titles spliced from real ones
 
 A ratio is the peer's CPU time over ours, summed over the steps of the walk; median, least and most over rounds, in
 which all engines take turns. All run on one thread, so on a quiet machine the ratio of wall times, given beside
 it, is the same. ``filter_overhead`` is the largest extra share of a step's time (median over rounds) under filters
 over 1M items that keep 50 %, 1 % and 0.01 %, at the prefixes each filtered search stands at.
 
-Run: ``python -m benchmarks.constraint_step [--quick] [--json] [--static CHECKOUT] [--genre CHECKOUT]``.
+``edge_ns`` is our cost per edge at 10k items and more; a catalog that fits no cache may at most double it.
+
+Run: ``python -m benchmarks.constraint_step [--quick] [--json] [--static CHECKOUT] [--genre CHECKOUT] [--peers]
+[--titles FILE ...]``. ``--peers`` adds what :mod:`benchmarks.text_grammars` measures of xgrammar, llguidance and
+outlines-core, each where it is installed.
 A full run writes ``benchmarks/results/constraint_step.{json,svg}``.
 """
 
@@ -37,12 +41,14 @@ import polars as pl
 from benchmarks.step_data import (
     TITLE_VOCABULARY,
     Stand,
+    real_titles,
     stands,
     synthetic_titles,
     uniform_codes,
     zipf_codes,
 )
 from benchmarks.step_peers import DictTrie, MarisaTokens, Static, genre_tries, hugging_face, selecting
+from benchmarks.text_grammars import text_grammars
 from benchmarks.timing import Timing, race, ratio
 from genrec.bench.machine import machine, machine_line
 from genrec.bench.measurement import one_thread
@@ -57,9 +63,6 @@ from index.types import Int64Array
 RESULTS = Path(__file__).parent / "results"
 ROWS = {20: (1, 20), 140: (2, 70)}  # requests, beams
 KEPT = (0.5, 0.01, 0.0001)
-# They constrain strings, take every tokenisation of a title and return neither items nor scores, so there is no step
-# of equal meaning to time. Null until they are measured for what they do.
-TEXT_GRAMMARS = {"xgrammar": None, "llguidance": None, "outlines_core": None, "reason": "not measured here"}
 Calls = dict[str, Callable[[], Any]]
 
 
@@ -72,10 +75,10 @@ class Workload:
     dense: int  # STATIC's dense levels: two would need V² cells
 
     @staticmethod
-    def make(name: str, items: int) -> Workload:
+    def make(name: str, items: int, sources: Sequence[Path] = ()) -> Workload:
         rng = np.random.default_rng(0)
         if name == "titles":
-            paths = synthetic_titles(items, rng)
+            paths = real_titles(items, sources, rng) if sources else synthetic_titles(items, rng)
             codes = np.zeros((items, max(map(len, paths))), np.int64)
             for row, path in enumerate(paths):
                 codes[row, : len(path)] = path
@@ -122,7 +125,9 @@ def against_peers(work: Workload, rows: int, options: argparse.Namespace, rounds
     if options.static:
         static = Static(options.static, work.codes, work.vocabulary, work.dense)
         engines["static_eager"] = lambda stand: static.step(stand, compiled=False)
-        if not (options.quick and work.name == "titles"):  # each step's shape is compiled for itself
+        if (
+            work.name != "titles"
+        ):  # every step has its shape, and each takes torch most of a minute to compile
             engines["static_compiled"] = lambda stand: static.step(stand, compiled=True)
     walk = stands(trie, work.vocabulary, requests, beams, np.random.default_rng(1))
     timings = []
@@ -233,27 +238,30 @@ def main() -> None:
     )
     parser.add_argument("--static", type=Path, help="a checkout of youtube/static-constraint-decoding")
     parser.add_argument("--genre", type=Path, help="a checkout of facebookresearch/GENRE")
+    parser.add_argument("--peers", action="store_true", help="xgrammar, llguidance, outlines-core as well")
+    parser.add_argument("--titles", type=Path, nargs="+", default=[], help="JSON lines with a field 'title'")
     parser.add_argument("--quick", action="store_true", help="under five minutes; nothing is written")
     parser.add_argument("--json", action="store_true", help="only the last line")
     options = parser.parse_args()
     say: Callable[[str], None] = (lambda _: None) if options.json else print
-    rounds = 5 if options.quick else 21
+    rounds = 5 if options.quick else 15
     described = machine()
     say(machine_line(described))
     plan = [("sid_l4", 20), ("sid_l4", 140), ("titles", 20)]
     if not options.quick:
         plan += [("titles", 140), ("sid_l8", 140)]
     report: dict[str, Any] = {"benchmark": "constraint_step", "machine": described, "workloads": []}
+    report["titles"] = "spliced from real ones" if options.titles else "synthetic"
     with one_thread():
         for name in dict.fromkeys(name for name, _ in plan):
-            work = Workload.make(name, 100_000)
+            work = Workload.make(name, 100_000, options.titles)
             for rows in (rows for other, rows in plan if other == name):
                 report["workloads"].append(against_peers(work, rows, options, rounds))
                 say(table_of(report["workloads"][-1]))
         sizes = (10_000, 100_000, 1_000_000) if options.quick else (10_000, 100_000, 1_000_000, 10_000_000)
         report["sizes"] = cost_per_edge(sizes, rounds)
         report["filters"] = filters(1_000_000, rounds)
-        report["text_grammars"] = TEXT_GRAMMARS
+        report["text_grammars"] = text_grammars(rounds) if options.peers else None
     report |= headline(report)
     say(json.dumps({key: report[key] for key in ("sizes", "filters", "text_grammars")}, indent=1))
     if not options.quick:
@@ -263,7 +271,7 @@ def main() -> None:
     print(last_line(report))
 
 
-def headline(report: dict[str, Any]) -> dict[str, float | None]:
+def headline(report: dict[str, Any]) -> dict[str, Any]:
     """The figures other reports quote."""
 
     def of(rows: int, engine: str) -> float | None:
@@ -271,11 +279,20 @@ def headline(report: dict[str, Any]) -> dict[str, float | None]:
         found = codes["ratio"].get(engine)
         return None if found is None else float(found["median"])
 
+    widest = [
+        w["ratio_at_widest_step"]["static_eager"]["median"]
+        for w in report["workloads"]
+        if w["workload"] == "titles" and "static_eager" in w["ratio_at_widest_step"]
+    ]
+    titles_at_widest = min(widest, default=None)  # the lesser of the widths
     return {
         "ratio_hf_rows20": of(20, "hf"),
         "ratio_hf_rows140": of(140, "hf"),
         "ratio_static_compiled_rows20": of(20, "static_compiled"),
         "ratio_static_compiled_rows140": of(140, "static_compiled"),
+        "ratio_static_titles_widest": titles_at_widest,
+        "edge_ns": {str(size["items"]): size["ns_per_edge"] for size in report["sizes"]},
+        "ratio_edge_ns": round(report["sizes"][-1]["ns_per_edge"] / report["sizes"][0]["ns_per_edge"], 2),
         "filter_overhead": max(one["median"] for one in report["filters"]["overhead"].values()),
     }
 

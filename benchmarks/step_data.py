@@ -8,8 +8,11 @@ STATIC's own benchmark takes). ``titles``: paths of 2 to 45 tokens (mean 9) and 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
@@ -53,6 +56,30 @@ def synthetic_titles(items: int, rng: np.random.Generator) -> list[list[int]]:
     bounds = np.concatenate([[0], np.cumsum(lengths)])
     flat = tokens.tolist()
     return [[*flat[low:high], 0] for low, high in pairwise(bounds.tolist())]
+
+
+def real_titles(items: int, sources: Sequence[Path], rng: np.random.Generator) -> list[list[int]]:
+    """N token paths, all ending in token 0, of titles spliced from two real ones, so that openings are shared.
+
+    Those of more than 45 tokens are left out: STATIC takes no more than 127, and real ones are shorter than splices.
+
+    Args:
+        sources: JSON lines with a field ``title``. A byte-level BPE is trained on them; of the 128,000 tokens it may
+            have, it learns as many as it finds.
+    """
+    from tokenizers import ByteLevelBPETokenizer
+
+    lines = [str(json.loads(line).get("title", "")).split() for source in sources for line in source.open()]
+    words = [line for line in lines if len(line) > 1]
+    titles: dict[str, None] = {}
+    while len(titles) < items * 5 // 4:
+        first, second = (words[i] for i in rng.integers(0, len(words), 2))
+        title = [*first[: rng.integers(1, len(first))], *second[rng.integers(1, len(second)) :]]
+        titles[" ".join(title)] = None
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(map(" ".join, words), TITLE_VOCABULARY - 1, show_progress=False)
+    encoded = tokenizer.encode_batch(list(titles))
+    return [[*(token + 1 for token in one.ids), 0] for one in encoded if len(one.ids) < 46][:items]
 
 
 @dataclass(frozen=True)
