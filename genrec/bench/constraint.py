@@ -153,6 +153,9 @@ def measure_constraint(
                 f"expected a trie with a decision below its root, got {len(trie)} items that part at their "
                 f"first token; there is no step to measure"
             )
+        progress("compile", 0, 1)  # the first time on a machine; later processes load what it made
+        for call in _engines(trie, {}, walk[0], beam, ours).values():
+            call()
         times: dict[str, list[Timing]] = {}
         for number, stand in enumerate(walk):
             progress(f"steps at {beam} rows", number, len(walk))

@@ -170,7 +170,7 @@ def measure_decode(
     held = start_of_peak()
     peaks = []
     for done, scenario in enumerate(plan):
-        progress("warm up", done, len(plan))
+        progress("compile and warm up", done, len(plan))
         peaks.append(_warm_up(one_request, scenario))
     decoded: list[list[Decoded]] = [[] for _ in plan]
     users = len(histories.rows)
