@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from genrec.kernels import NumpyStep, StepRules, step_kernel
 from genrec.kernels.numba_step import NumbaStep
+from genrec.kernels.torch_step import TorchStep
 from index.errors import IdentifierError
 from index.item_filter import Allowed
 from index.trie import TokenTrie, build_trie
@@ -19,7 +21,7 @@ from index.types import Float64Array, Int64Array
 from index.walk import Places, TrieWalk
 
 VOCABULARY = 7
-KERNELS = {"numpy": NumpyStep, "numba": NumbaStep}
+KERNELS = {"numpy": NumpyStep, "numba": NumbaStep, "torch": TorchStep}
 
 titles = st.lists(
     st.lists(st.integers(1, 6), max_size=5).map(lambda path: [*path, 0]), min_size=1, max_size=40
@@ -260,6 +262,24 @@ def test_an_impossible_token_is_last_and_no_nan(kernel):
         np.zeros(1, np.int64), TrieWalk(trie).root(1), np.zeros(1), logits
     )
     assert result.score.tolist() == [-np.inf, 0.0]
+
+
+def test_a_compiled_kernel_keeps_alive_what_it_points_at():
+    """Its arrays cross as addresses: a trie and a filter that nobody else holds must still be there."""
+
+    def made() -> NumbaStep:
+        allowed = Allowed.build(np.arange(200) % 2 == 0, np.arange(0, 200, 4))
+        return NumbaStep(
+            build_trie(np.arange(200)[:, None]), replace(rules_for(1, 9, 300), allowed=[allowed])
+        )
+
+    kernels = [made() for _ in range(20)]
+    gc.collect()
+    _overwritten = [np.full(size, 7, np.uint32) for size in (8, 50, 100, 201, 202, 400) for _ in range(50)]
+    root = Places(np.zeros(1, np.int64), np.full(1, 200), np.zeros(1, np.int64))
+    for kernel in kernels:
+        result = kernel.step(np.zeros(1, np.int64), root, np.zeros(1), np.zeros((1, 200), np.float32))
+        assert (result.end - 1).tolist() == list(range(2, 200, 4))
 
 
 def test_requests_cannot_leak_into_each_other():
