@@ -71,3 +71,17 @@ def test_a_catalog_without_values_has_no_labels():
     caps = CapRules(catalog, build_trie([[1]])).caps({"year": 1})
     assert caps is not None
     np.testing.assert_array_equal(caps.labels, [[-1]])
+
+
+def test_caps_asked_for_again_are_the_same_until_others_push_them_out():
+    rules = CapRules(CATALOG, TRIE)
+    first = rules.caps({"year": 1, "genres": 2})
+    assert rules.caps({"genres": 2, "year": 1}) is first
+    assert rules.caps({"genres": 2, "year": 2}) is not first
+    for limit in range(1, 9):
+        rules.caps({"title": limit})
+    again = rules.caps({"year": 1, "genres": 2})
+    assert again is not first
+    assert again is not None
+    assert first is not None
+    np.testing.assert_array_equal(again.labels, first.labels)
