@@ -18,7 +18,6 @@ from index.errors import RequestError
 from index.trie import TokenTrie
 from index.types import Int32Array
 
-
 _KEPT = 8  # caps kept, each four bytes an item and label: a service asks for the same ones again and again
 
 
