@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-_PACKAGES = ("numpy", "torch", "transformers", "numba")
+_PACKAGES = ("numpy", "torch", "transformers", "onnxruntime", "numba")
 
 
 def machine() -> dict[str, str | int | float]:
