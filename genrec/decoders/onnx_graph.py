@@ -30,6 +30,7 @@ class GraphBuilder:
         self._integers: dict[tuple[bytes, tuple[int, ...]], str] = {}
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
+        self._renamed: dict[str, str] = {}
 
     def input(self, name: str, shape: Sequence[int | str], *, integer: bool = False) -> str:
         """Declare an input; a named axis may have any length."""
@@ -39,7 +40,7 @@ class GraphBuilder:
 
     def output(self, value: str, name: str, shape: Sequence[int | str]) -> None:
         """Give a float value out under a name."""
-        self._nodes.append(self._onnx.helper.make_node("Identity", [value], [name]))
+        self._renamed[value] = name
         kind = self._onnx.TensorProto.FLOAT
         self._outputs.append(self._onnx.helper.make_tensor_value_info(name, kind, list(shape)))
 
@@ -67,6 +68,9 @@ class GraphBuilder:
     def model(self, name: str) -> Any:
         """The finished ``onnx.ModelProto``, checked."""
         helper = self._onnx.helper
+        for node in self._nodes:
+            for names in (node.input, node.output):
+                names[:] = [self._renamed.get(value, value) for value in names]
         graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._constants)
         model = helper.make_model(
             graph,
