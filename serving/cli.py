@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -35,56 +34,19 @@ def serve(
     """Answer recommendations over HTTP. More settings are environment variables: GENREC_MAX_BATCH and so on."""
     require("fastapi", extra="serve", purpose="Serving over HTTP")
     require("prometheus_client", extra="serve", purpose="Serving over HTTP")
-    uvicorn = require("uvicorn", extra="serve", purpose="Serving over HTTP")
-    from serving.app import create_app
-    from serving.engine import Engine
-    from serving.live_bundle import LiveBundle
-    from serving.logs import log_to_stderr, logger
+    require("uvicorn", extra="serve", purpose="Serving over HTTP")
+    from serving.process import run
     from serving.settings import Settings
 
-    settings = Settings.read(
-        os.environ,
-        bundle=bundle,
-        host=host,
-        port=port,
-        api_keys_file=api_keys_file,
-        admin_keys_file=admin_keys_file,
-        verify=verify,
-        log_level=log_level,
-    )
-    log_to_stderr(settings.log_level)
-    live = LiveBundle.load(bundle, verify=settings.verify)
-    engine = Engine(
-        live,
-        lambda verify_again: LiveBundle.load(bundle, verify=verify_again),
-        queue_size=settings.queue_size,
-        max_batch=settings.max_batch,
-    )
-    if not settings.is_loopback and not settings.api_keys:
-        logger.warning(
-            "open_to_others: listening beyond this machine without an API key; set GENREC_API_KEYS or --api-keys-file"
+    run(
+        Settings.read(
+            os.environ,
+            bundle=bundle,
+            host=host,
+            port=port,
+            api_keys_file=api_keys_file,
+            admin_keys_file=admin_keys_file,
+            verify=verify,
+            log_level=log_level,
         )
-    logger.info(
-        "serving",
-        extra={
-            "facts": {
-                "model": live.model,
-                "catalog": live.catalog,
-                "host": settings.host,
-                "port": settings.port,
-            }
-        },
     )
-    config = uvicorn.Config(
-        create_app(settings, engine),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,  # logs.py has set them up
-        access_log=False,  # request_log.py writes a line for every request
-        server_header=False,
-        timeout_graceful_shutdown=30,
-    )
-    server = uvicorn.Server(config)
-    server.run()
-    if not server.started:
-        sys.exit(1)

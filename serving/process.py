@@ -1,0 +1,93 @@
+"""The serving process: a socket, a bundle, an engine and uvicorn, put together from settings."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import uvicorn
+
+from serving.app import create_app
+from serving.engine import Engine
+from serving.errors import SettingsError
+from serving.live_bundle import LiveBundle
+from serving.logs import log_to_stderr, logger
+from serving.settings import Settings
+
+BACKLOG = 2048  # connections the system holds until they are accepted; uvicorn's own default
+
+
+def run(settings: Settings) -> None:
+    """Serve until the process is told to stop (SIGTERM, SIGINT); requests that have come are still answered.
+
+    Raises:
+        SettingsError: no bundle, or an address that cannot be listened on.
+        GenrecError: the bundle cannot be served.
+    """
+    bundle = settings.bundle
+    if bundle is None:
+        raise SettingsError("expected a bundle to serve, got none; name one")
+    # Bound before the model is loaded, so that a port that is taken is said at once.
+    with _bound(settings) as listener:
+        _serve(settings, bundle, listener)
+
+
+def _serve(settings: Settings, bundle: Path, listener: socket.socket) -> None:
+    log_to_stderr(settings.log_level)
+    live = LiveBundle.load(bundle, verify=settings.verify)
+    engine = Engine(
+        live,
+        lambda verify_again: LiveBundle.load(bundle, verify=verify_again),
+        queue_size=settings.queue_size,
+        max_batch=settings.max_batch,
+    )
+    warn_if_open(settings)
+    listener.listen(BACKLOG)  # from here on clients get through, so it may be said
+    host, port = listener.getsockname()[:2]
+    facts = {"model": live.model, "catalog": live.catalog, "host": host, "port": port}
+    logger.info("serving", extra={"facts": facts})
+    config = uvicorn.Config(
+        create_app(settings, engine),
+        log_config=None,  # logs.py has set them up
+        access_log=False,  # request_log.py writes a line for every request
+        server_header=False,
+        timeout_graceful_shutdown=30,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def warn_if_open(settings: Settings) -> None:
+    """Say so where other machines can reach the server and no key is asked for."""
+    if not settings.is_loopback and not settings.api_keys:
+        logger.warning(
+            "open_to_others: listening beyond this machine without an API key; set GENREC_API_KEYS or --api-keys-file"
+        )
+
+
+def _bound(settings: Settings) -> socket.socket:
+    """A socket at the address, which does not listen yet.
+
+    Raises:
+        SettingsError: the address is taken, or not one of this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _no_address(settings, error) from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise _no_address(settings, error) from error
+    return listener
+
+
+def _no_address(settings: Settings, error: OSError) -> SettingsError:
+    return SettingsError(
+        f"expected a free address of this machine, got {settings.host} port {settings.port}: "
+        f"{error.strerror or error}; choose another --host or --port"
+    )
