@@ -16,22 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 
 from genrec.decoders.body_graph import BodyGraph
 from genrec.decoders.body_shape import BodyShape
 from genrec.decoders.exported import FLOAT32, INT8, MATRICES
-from genrec.decoders.onnx_graph import GraphBuilder
+from genrec.decoders.onnx_graph import GraphBuilder, save_graph
 from genrec.decoders.onnx_native import BODY_FILE, HEAD_FILE
 from genrec.native_config import NativeConfig
 from genrec.native_model import CodeHead, NativeModel
-from index.errors import DecoderError, require
+from index.errors import require
 from index.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-# A protocol buffer ends at 2 GiB; above this the weights of a graph get a file of their own beside it.
-_ONE_FILE_BYTES = 2**30
 
 
 @torch.no_grad()
@@ -91,13 +89,6 @@ def write_matrices(directory: Path, matrices: dict[str, FloatArray | IntArray]) 
         np.save(directory / MATRICES / f"{name}.npy", np.ascontiguousarray(matrix), allow_pickle=False)
 
 
-def save_graph(model: Any, path: Path) -> None:
-    """Write an ``onnx.ModelProto``, its weights beside it where it is large."""
-    onnx = require("onnx", extra="export", purpose="Exporting a model")
-    large = model.ByteSize() > _ONE_FILE_BYTES
-    onnx.save_model(model, path, save_as_external_data=large, location=f"{path.name}.data" if large else None)
-
-
 def array(tensor: torch.Tensor) -> FloatArray:
     """A torch tensor as float32 numbers."""
     numbers: FloatArray = tensor.detach().float().cpu().numpy()
@@ -105,35 +96,35 @@ def array(tensor: torch.Tensor) -> FloatArray:
 
 
 def quantise(directory: Path) -> None:
-    """Write ``int8/`` from ``float32/``: the body's matrices as bytes with a scale per column.
-
-    Raises:
-        DecoderError: the body has nothing to quantise.
-    """
+    """Write ``int8/`` from ``float32/``: the body's matrices as bytes with a scale per column."""
     onnx = require("onnx", extra="export", purpose="Quantising a model")
     require("onnxruntime", extra="export", purpose="Quantising a model")
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     source, target = directory / FLOAT32, directory / INT8
     target.mkdir()
-    for graph in sorted(source.glob("*.onnx")):
-        if graph.name != BODY_FILE:  # heads take their matrices as inputs: there is nothing to quantise
-            (target / graph.name).write_bytes(graph.read_bytes())
-            continue
-        body = onnx.load_model(graph)
-        # A whole graph comes in; its shapes need no inference first, of which onnxruntime would warn.
-        body.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
-        quantize_dynamic(
-            body,
-            target / graph.name,
-            op_types_to_quantize=["MatMul"],
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-        )
-        if (target / graph.name).stat().st_size >= graph.stat().st_size:
-            raise DecoderError(
-                f"expected int8 to make {graph.name} smaller, got a larger file; export without --int8"
-            )
+    if (source / HEAD_FILE).is_file():  # its matrices are inputs: there is nothing to quantise
+        (target / HEAD_FILE).write_bytes((source / HEAD_FILE).read_bytes())
+    body = onnx.load_model(source / BODY_FILE)
+    # A whole graph comes in; its shapes need no inference first, of which onnxruntime would warn.
+    body.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+    quantize_dynamic(
+        body,
+        target / BODY_FILE,
+        op_types_to_quantize=["MatMul"],
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        use_external_data_format=len(list(source.glob(f"{BODY_FILE}*"))) > 1,
+    )
+
+
+def stored_dtypes(directory: Path) -> str:
+    """How the weights of a model directory are stored, ``"F32"`` or ``"BF16+F32"``."""
+    kinds: set[str] = set()
+    for path in directory.glob("*.safetensors"):
+        with safe_open(path, "np") as weights:
+            kinds |= {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+    return "+".join(sorted(kinds))
 
 
 def _head_graph(config: NativeConfig) -> Any:

@@ -19,12 +19,14 @@ class KeyValues:
         parts: 2 x layers: keys and values of layer 0, of layer 1, …
         heads: key heads.
         size: of one head.
+        grows: whether positions will be appended after the first ones; room is then left for them.
     """
 
-    __slots__ = ("_buffer", "length")
+    __slots__ = ("_buffer", "_grows", "length")
 
-    def __init__(self, parts: int, heads: int, size: int) -> None:
+    def __init__(self, parts: int, heads: int, size: int, *, grows: bool = True) -> None:
         self._buffer: Float32Array = np.empty((parts, heads, 0, size), np.float32)
+        self._grows = grows
         self.length = 0
 
     @property
@@ -36,22 +38,19 @@ class KeyValues:
         """float32[parts, heads, length, size], not a copy."""
         return self._buffer[:, :, : self.length]
 
-    def copy(self, length: int | None = None) -> KeyValues:
-        """The first ``length`` positions (all where not given), with memory of their own and no spare room."""
-        parts, heads, _, size = self._buffer.shape
-        other = KeyValues(parts, heads, size)
-        other.length = self.length if length is None else length
-        other._buffer = self._buffer[:, :, : other.length].copy()
-        return other
+    def copy(self) -> KeyValues:
+        """The same, with memory of its own and no spare room."""
+        return self._beginning(self.length, self.length)
+
+    def begun(self, length: int, room: int) -> KeyValues:
+        """The first ``length`` positions, with memory of their own and room for so many more."""
+        return self._beginning(length, self._capacity(length + room))
 
     def append(self, new: Sequence[Float32Array], b: int, count: int) -> None:
         """Remember the first ``count`` positions of request ``b``: one float32[B, heads, Q, size] per part."""
         end = self.length + count
         if end > self._buffer.shape[2]:
-            parts, heads, _, size = self._buffer.shape
-            grown = np.empty((parts, heads, end + max(_SPARE_POSITIONS, end // 4), size), np.float32)
-            grown[:, :, : self.length] = self.view()
-            self._buffer = grown
+            self._buffer = self._beginning(self.length, self._capacity(end))._buffer
         for part, values in zip(self._buffer, new, strict=True):
             part[:, self.length : end] = values[b, :, :count]
         self.length = end
@@ -60,6 +59,17 @@ class KeyValues:
         """Forget all positions but these, in this order."""
         self._buffer = self._buffer[:, :, positions]
         self.length = len(positions)
+
+    def _capacity(self, positions: int) -> int:
+        return positions + max(_SPARE_POSITIONS, positions // 4) if self._grows else positions
+
+    def _beginning(self, length: int, capacity: int) -> KeyValues:
+        parts, heads, _, size = self._buffer.shape
+        other = KeyValues(parts, heads, size, grows=self._grows)
+        other._buffer = np.empty((parts, heads, capacity, size), np.float32)
+        other._buffer[:, :, :length] = self._buffer[:, :, :length]
+        other.length = length
+        return other
 
 
 def common_length(left: Int64Array, right: Int64Array) -> int:

@@ -125,11 +125,12 @@ class OnnxDecoder:
         memories = []
         for ids, state in zip(keys, kept or [None] * len(keys), strict=True):
             if state is None:
-                memories.append(self._body.memory())
+                memories.append(self._body.memory(grows=True))
                 continue
             (mine,) = _own_states([state])
             # One position at least is run: its hidden row is what the first token is scored from.
-            memories.append(mine.memory.copy(min(common_length(mine.prompt, ids), len(ids) - 1)))
+            shared = min(common_length(mine.prompt, ids), len(ids) - 1)
+            memories.append(mine.memory.begun(shared, room=len(ids) - shared))
         rest = [self._embedding[ids[memory.length :]] for ids, memory in zip(keys, memories, strict=True)]
         hidden = self._body.prefill(rest, memories)
         no_slots = np.zeros(0, np.int64)

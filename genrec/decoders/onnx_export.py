@@ -17,7 +17,7 @@ import numpy as np
 from genrec.bundle import Bundle, changing_bundle, load_bundle
 from genrec.decoders.base import Decoder, Items, Prompt, ReusesPrompts, Tokens
 from genrec.decoders.export_check import CheckCases, Difference, compare, require_equal, top_overlap
-from genrec.decoders.export_files import quantise, write_causal_lm, write_native
+from genrec.decoders.export_files import quantise, stored_dtypes, write_causal_lm, write_native
 from genrec.decoders.exported import (
     DEFAULT_CHECKS,
     DEFAULT_GATE,
@@ -135,10 +135,9 @@ def export_bundle(
 
 def _write(bundle: Bundle, reference: Decoder, directory: Path) -> ExportFacts:
     if isinstance(reference, NativeDecoder):
-        shape, limit, dtype = write_native(reference.model, directory), None, "float32"
+        shape, limit = write_native(reference.model, directory), None
     elif isinstance(reference, TorchDecoder):
         shape, limit = write_causal_lm(reference.model, directory), reference.max_positions
-        dtype = str(reference.model.dtype).removeprefix("torch.")
     else:
         raise DecoderError(f"expected a model that can be exported, got {type(reference).__name__}")
     versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
@@ -147,7 +146,7 @@ def _write(bundle: Bundle, reference: Decoder, directory: Path) -> ExportFacts:
         opset=OPSET,
         versions=versions,
         source=bundle.model_hashes(),
-        source_dtype=dtype,
+        source_dtype=stored_dtypes(bundle.artifact.files / "model"),
         body=shape,
         max_positions=limit,
         graphs={FLOAT32: {}},

@@ -1,4 +1,4 @@
-"""A few lines around the ``onnx`` package: operators in, a checked graph out. Knows no model.
+"""A few lines around the ``onnx`` package: operators in, a graph and its file out. Knows no model.
 
 Constants are numpy arrays given where an operator takes them; the same integers are stored once.
 """
@@ -6,6 +6,7 @@ Constants are numpy arrays given where an operator takes them; the same integers
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,6 +19,9 @@ Value: TypeAlias = "str | FloatArray | IntArray"
 
 OPSET = 23  # the first with RMSNormalization, RotaryEmbedding and Attention
 IR_VERSION = 11  # the file format that came with it
+
+# A protocol buffer ends at 2 GiB; above this the weights get a file of their own.
+_ONE_FILE_BYTES = 2**30
 
 
 class GraphBuilder:
@@ -66,20 +70,18 @@ class GraphBuilder:
         return self.ops("Split", len(sizes), value, ints(*sizes), axis=axis)
 
     def model(self, name: str) -> Any:
-        """The finished ``onnx.ModelProto``, checked."""
+        """The finished ``onnx.ModelProto``."""
         helper = self._onnx.helper
         for node in self._nodes:
             for names in (node.input, node.output):
                 names[:] = [self._renamed.get(value, value) for value in names]
         graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._constants)
-        model = helper.make_model(
+        return helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             producer_name="genrec",
         )
-        self._onnx.checker.check_model(model)
-        return model
 
     def _constant(self, array: FloatArray | IntArray) -> str:
         array = array.copy(order="C")  # a 0-d array stays one
@@ -91,6 +93,15 @@ class GraphBuilder:
         if key is not None:
             self._integers[key] = name
         return name
+
+
+def save_graph(model: Any, path: Path) -> None:
+    """Write an ``onnx.ModelProto`` and check the file; large weights go into a file beside it."""
+    onnx: Any = require("onnx", extra="export", purpose="Exporting a model")
+    large = sum(len(constant.raw_data) for constant in model.graph.initializer) > _ONE_FILE_BYTES
+    data = f"{path.name}.data"
+    onnx.save_model(model, path, save_as_external_data=large, location=data if large else None)
+    onnx.checker.check_model(str(path))
 
 
 def ints(*values: int) -> IntArray:

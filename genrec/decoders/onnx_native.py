@@ -97,7 +97,11 @@ class OnnxNativeDecoder:
             known = _kept(state)
             # One position at least is run: its hidden row is what the heads start from.
             shared = 0 if known is None else min(1 + common_length(known.rows, history), len(history))
-            memories.append(self._body.memory() if known is None else known.memory.copy(shared))
+            memories.append(
+                self._body.memory(grows=False)
+                if known is None
+                else known.memory.begun(shared, room=len(history) + 1 - shared)
+            )
             rest.append(
                 self._positions(history)[shared:] if shared < 1 else self._vectors(history[shared - 1 :])
             )

@@ -67,9 +67,10 @@ class BodySession:
         self._shape = shape
         self._past = [f"past_{kind}_{number}" for number in range(shape.layers) for kind in ("key", "value")]
 
-    def memory(self) -> KeyValues:
-        """What a new request remembers: nothing."""
-        return KeyValues(2 * self._shape.layers, self._shape.key_heads, self._shape.head_size)
+    def memory(self, *, grows: bool) -> KeyValues:
+        """What a new request remembers: nothing. ``grows`` where positions will follow those of the prompt."""
+        shape = self._shape
+        return KeyValues(2 * shape.layers, shape.key_heads, shape.head_size, grows=grows)
 
     def prefill(self, embedded: Sequence[Float32Array], memories: Sequence[KeyValues]) -> Float32Array:
         """float32[B, H], the hidden row of every prompt's last position.

@@ -82,6 +82,7 @@ class TestWhatIsWritten:
         assert set(facts.versions) >= {"torch", "onnx", "onnxruntime"}
         assert facts.source == opened.model_hashes()
         assert any(name.endswith(".safetensors") for name in facts.source)
+        assert "F32" in facts.source_dtype
         assert facts.graphs["float32"]["difference"] < 1e-5
         assert facts.graphs["float32"]["logits"] > 1000
         assert 0.5 <= facts.graphs["int8"]["overlap"] <= 1
@@ -105,6 +106,18 @@ class TestWhatIsWritten:
             assert Path(name).suffix in {".onnx", ".npy"}
         for array in (open_artifact(bundle).files / "onnx").rglob("*.npy"):
             assert np.load(array, allow_pickle=False).dtype != object
+
+    def test_weights_too_many_for_one_file_stand_beside_it(
+        self, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A protocol buffer ends at 2 GiB."""
+        monkeypatch.setattr("genrec.decoders.onnx_graph._ONE_FILE_BYTES", 0)
+        expected = Recommender.load(bundle).recommend(["i1"], k=5)
+        export_bundle(bundle, int8=True, gate=0.5)
+        for graph in ("float32", "int8"):
+            assert (open_artifact(bundle).files / "onnx" / graph / "body.onnx.data").stat().st_size > 1000
+        assert Recommender.load(bundle, verify=True).recommend(["i1"], k=5) == expected
+        assert len(Recommender.load(bundle, "onnx-int8").recommend(["i1"], k=5).items) == 5
 
     def test_the_report_counts_bytes(self, plain: Path) -> None:
         said: list[str] = []

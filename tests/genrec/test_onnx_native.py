@@ -127,7 +127,7 @@ def test_a_fork_goes_its_own_way_and_memory_is_counted(onnx: OnnxNativeDecoder) 
     onnx.extend([fork], as_int([0]), as_int([3]), as_int([0]))
     assert (state.slots, fork.slots) == (1, 2)
     projected, codes = CONFIG.levels * CONFIG.head_size * 4, CONFIG.hidden_size * 4 + 8
-    history = 2 * 8 + 2 * 2 * 8 * (3 + 64) * 4  # two rows; 2 layers of keys and values, room for 64 more
+    history = 2 * 8 + 2 * 2 * 8 * 3 * 4  # two rows; keys and values of 2 layers at 3 positions
     assert state.nbytes == projected + codes + history
 
 
