@@ -167,15 +167,14 @@ class Lexicon:
         and more): a letter too many, too few, wrong, or two swapped. Nothing where every word is known.
         """
         words = folded(text).split()
-        choices = [
-            [word]
-            if self._is_known(word, is_last=place == len(words) - 1)
-            else self._spelling.near(word, limit)
-            for place, word in enumerate(words)
-        ]
-        corrected = sum(choice != [word] for choice, word in zip(choices, words, strict=True))
-        if not 0 < corrected <= _MOST_CORRECTED:
+        last = len(words) - 1
+        known = [self._is_known(word, is_last=place == last) for place, word in enumerate(words)]
+        if not 0 < known.count(False) <= _MOST_CORRECTED:
             return []
+        choices = [
+            [word] if is_known else self._spelling.near(word, limit)
+            for word, is_known in zip(words, known, strict=True)
+        ]
         # Products come with the last word changing fastest; every part is best first.
         spellings = (" ".join(choice) for choice in product(*choices))
         return [one for one in islice(spellings, limit**2) if self.complete(one, 1)][:limit]

@@ -48,6 +48,7 @@ class LiveBundle:
     def warm(self) -> None:
         """Answer a new user and a known one, so that lazy parts are there and wrong ones fail here."""
         ids = self.recommender.index.catalog.item_ids
+        _ = self.recommender.index.codes  # explanations read them
         for history in ([], ids[:3]):
             self.recommender.recommend(history, k=min(10, len(ids)))
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from serving.errors import SettingsError
 
@@ -77,6 +77,20 @@ class Settings(BaseModel):
                 )
         return keys
 
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.max_requests > self.queue_size:
+            raise ValueError(
+                f"expected max_requests of at most queue_size, got {self.max_requests} and {self.queue_size}: "
+                f"a batch that fits no queue would never be answered"
+            )
+        if self.default_timeout_ms > self.max_timeout_ms:
+            raise ValueError(
+                f"expected default_timeout_ms of at most max_timeout_ms, got {self.default_timeout_ms} "
+                f"and {self.max_timeout_ms}"
+            )
+        return self
+
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
@@ -107,7 +121,9 @@ class Settings(BaseModel):
         except ValidationError as error:
             # Only the first: the input is left out of the message, it may be a key.
             first = error.errors(include_input=False, include_url=False)[0]
-            name = str(first["loc"][0]) if first["loc"] else "settings"
+            if not first["loc"]:
+                raise SettingsError(str(first["msg"]).removeprefix("Value error, ")) from None
+            name = str(first["loc"][0])
             if first["type"] == "extra_forbidden":
                 raise SettingsError(
                     f"expected a setting among {', '.join(cls.model_fields)}, got {PREFIX}{name.upper()}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from index.lexicon import Lexicon
 from serving import response_schemas as schemas
 from serving.engine import Engine
 from serving.errors import ApiError
@@ -46,10 +48,15 @@ async def find_items(query: Annotated[ItemQuery, Query()], request: Request) -> 
     """Items whose title begins with the prefix, then those that hold its words; case and accents do not matter."""
     live = _engine(request).live
     catalog = live.recommender.index.catalog
-    rows = live.lexicon.complete(query.prefix, query.limit)
+    # In a thread: over a large catalog a short word or a misspelt one takes milliseconds, and others wait.
+    rows, suggestions = await asyncio.to_thread(_find, live.lexicon, query)
     found = [schemas.FoundItem(item_id=catalog.item_ids[row], title=catalog.titles[row]) for row in rows]
-    suggestions = [] if rows else live.lexicon.did_you_mean(query.prefix)
     return reply(schemas.ItemListResponse(object="list", data=found, did_you_mean=suggestions))
+
+
+def _find(lexicon: Lexicon, query: ItemQuery) -> tuple[list[int], list[str]]:
+    rows = lexicon.complete(query.prefix, query.limit)
+    return rows, [] if rows else lexicon.did_you_mean(query.prefix)
 
 
 @router.get(

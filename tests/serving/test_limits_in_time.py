@@ -130,7 +130,7 @@ def test_a_batch_that_is_late_says_so_in_every_place():
 
 
 def test_a_full_queue_is_said_at_once_with_a_time_to_come_again():
-    server, decoder = gated(queue_size=1)
+    server, decoder = gated(queue_size=1, max_requests=1)
 
     async def story() -> None:
         decoder.gate.clear()

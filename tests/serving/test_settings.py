@@ -48,6 +48,8 @@ def test_bad_settings_are_refused_without_telling_a_key(tmp_path):
         ({"GENREC_PORT": "70000"}, r"port \(GENREC_PORT\)"),
         ({"GENREC_MAX_BATCH": "0"}, "greater than or equal to 1"),
         ({"GENREC_MAX_BATCH": "many"}, "valid integer"),
+        ({"GENREC_QUEUE_SIZE": "8"}, "max_requests of at most queue_size, got 64 and 8"),
+        ({"GENREC_MAX_TIMEOUT_MS": "50"}, "got 10000 and 50"),
         ({"GENREC_LOG_LEVEL": "loud"}, "'debug', 'info'"),
         ({"GENREC_API_KEYS": "short-secret"}, "at least 16"),
         ({"GENREC_API_KEYS": "a secret with spaces in it"}, "without spaces"),
