@@ -5,13 +5,15 @@ from __future__ import annotations
 import gc
 import math
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genrec.kernels import NumpyStep, StepRules, step_kernel
+from genrec.kernels import NumpyStep, StepRules, device_kernel, step_kernel
 from genrec.kernels.numba_step import NumbaStep
 from genrec.kernels.torch_step import TorchStep
 from index.errors import IdentifierError
@@ -155,12 +157,13 @@ def test_kernels_break_ties_alike(paths, seed, catalog):
     request, places = frontier(trie, rng, 3)
     logits = np.full((len(request), VOCABULARY), -1.5, np.float32)
     score = np.full(len(request), -2.0)
-    reference, fast = (
-        kernel(trie, rules).step(request, places, score, logits) for kernel in (NumpyStep, NumbaStep)
+    reference, *others = (
+        kernel(trie, rules).step(request, places, score, logits) for kernel in KERNELS.values()
     )
-    assert reference.prefixes == fast.prefixes
-    for name in ("row", "node", "end"):
-        np.testing.assert_array_equal(getattr(reference, name), getattr(fast, name))
+    for other in others:
+        assert reference.prefixes == other.prefixes
+        for name in ("row", "node", "end"):
+            np.testing.assert_array_equal(getattr(reference, name), getattr(other, name))
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -190,11 +193,12 @@ def test_kernels_agree_on_a_wide_frontier(seed):
         items=rng.choice([1, 20, 70, 10_000], requests),
     )
     for kind in (rules, replace(rules, allowed=[Allowed()] * requests)):
-        reference, fast = NumpyStep(trie, kind), NumbaStep(trie, kind)
+        reference = NumpyStep(trie, kind)
         edges = reference.edges(places.node)
-        for given_logits in (logits, logits[edges.row, edges.token]):
+        sparse = logits[edges.row, edges.token]
+        for kernel, given_logits in product((NumbaStep, TorchStep), (logits, sparse)):
             expected = reference.step(rows, places, score, given_logits)
-            result = fast.step(rows, places, score, given_logits)
+            result = kernel(trie, kind).step(rows, places, score, given_logits)
             assert result.prefixes == expected.prefixes
             for name in ("row", "node", "end"):
                 np.testing.assert_array_equal(getattr(result, name), getattr(expected, name))
@@ -299,3 +303,42 @@ def test_a_trie_beyond_32_bits_is_refused():
     with pytest.raises(IdentifierError, match=r"fewer than 2\*\*32"):
         NumbaStep(trie, rules_for(1, 1, 1))
     assert isinstance(step_kernel(build_trie([[1]]), rules_for(1, 1, 1)), NumbaStep)
+
+
+def test_slots_without_an_edge_are_masked():
+    """The device's step has room for more edges than there are, and gives the same choice."""
+    rng = np.random.default_rng(0)
+    trie = build_trie(rng.integers(0, 7, (200, 3)))
+    places = every_place(trie).take(np.arange(1, 30))
+    request = np.sort(rng.integers(0, 4, len(places)))
+    rules = some_rules(rng, 4, len(trie))
+    logits = rng.normal(0, 2, (len(places), VOCABULARY)).astype(np.float32)
+    score = -rng.exponential(1.0, len(places))
+    step = device_kernel(trie, "cpu")(rules)
+    assert isinstance(step, TorchStep)
+    expected = NumpyStep(trie, rules).step(request, places, score, logits)
+    frontier = [
+        torch.from_numpy(one) for one in (request, places.node, places.end, places.depth, score, logits)
+    ]
+    chosen = step.choose(*frontier, slots=len(places) * VOCABULARY)
+    picked = torch.cat([torch.nonzero(one)[:, 0] for one in (chosen.going, chosen.ended)])
+    assert int(chosen.going.sum()) == expected.prefixes
+    for name in ("row", "node", "end"):
+        np.testing.assert_array_equal(getattr(chosen, name)[picked], getattr(expected, name))
+    np.testing.assert_allclose(chosen.score[picked], expected.score, atol=1e-6)
+    np.testing.assert_allclose(chosen.bound, expected.bound, atol=1e-6)
+
+
+def test_the_device_step_asks_nothing_of_the_host():
+    """On torch's meta device tensors have shapes and no numbers: whatever looked at a number would raise."""
+    trie = build_trie(np.random.default_rng(0).integers(0, 7, (200, 3)))
+    rules = some_rules(np.random.default_rng(1), 4, len(trie))
+    for catalog in (True, False):
+        step = device_kernel(trie, "meta")(replace(rules, catalog=catalog))
+        rows = [torch.zeros(9, dtype=torch.int64, device="meta") for _ in range(4)]
+        score = torch.zeros(9, dtype=torch.float64, device="meta")
+        logits = torch.zeros((9, VOCABULARY), device="meta")
+        chosen = step.choose(*rows, score, logits, logits[:, 0], slots=50)
+        assert chosen.going.shape == chosen.score.shape == (50,)
+        with pytest.raises((NotImplementedError, RuntimeError)):
+            chosen.bound.cpu()
