@@ -3,7 +3,7 @@
 ::
 
     matrices/   embedding, head and the like, .npy, memory-mapped by whoever runs the export
-    float32/    body.onnx, and head.onnx for a native model
+    float32/    body.onnx, and head.onnx for a native model or a large vocabulary
     int8/       the same with the matrices of the body quantised, where asked for
 
 Nothing here is checked; that is :mod:`genrec.decoders.export_check`.
@@ -11,6 +11,7 @@ Nothing here is checked; that is :mod:`genrec.decoders.export_check`.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from safetensors import safe_open
 from genrec.decoders.body_graph import BodyGraph
 from genrec.decoders.body_shape import BodyShape
 from genrec.decoders.exported import FLOAT32, INT8, MATRICES
-from genrec.decoders.onnx_graph import GraphBuilder, save_graph
+from genrec.decoders.onnx_graph import GraphBuilder, ints, save_graph
 from genrec.decoders.onnx_native import BODY_FILE, HEAD_FILE
 from genrec.native_config import NativeConfig
 from genrec.native_model import CodeHead, NativeModel
@@ -30,6 +31,11 @@ from index.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+# From so many weights on a head's sums are a graph. Measured, one thread, 20 rows: 5.9 ms against 13 in numpy at
+# vocabulary 32k, hidden 256, and 0.4 against 1.1 at 4k.
+_HEAD_GRAPH_FROM = 2**20
 
 
 @torch.no_grad()
@@ -76,8 +82,11 @@ def write_causal_lm(model: PreTrainedModel, directory: Path) -> BodyShape:
     matrices: dict[str, FloatArray | IntArray] = {"embedding": array(embedding.weight)}
     if head.weight is not embedding.weight:
         matrices["head"] = array(head.weight)
-    if getattr(head, "bias", None) is not None:
-        matrices["head_bias"] = array(head.bias)
+    bias = None if getattr(head, "bias", None) is None else array(head.bias)
+    if bias is not None:
+        matrices["head_bias"] = bias
+    if head.weight.numel() >= _HEAD_GRAPH_FROM:
+        save_graph(_sums_graph(array(head.weight), bias), directory / FLOAT32 / HEAD_FILE)
     write_matrices(directory, matrices)
     return graph.shape
 
@@ -103,8 +112,8 @@ def quantise(directory: Path) -> None:
 
     source, target = directory / FLOAT32, directory / INT8
     target.mkdir()
-    if (source / HEAD_FILE).is_file():  # its matrices are inputs: there is nothing to quantise
-        (target / HEAD_FILE).write_bytes((source / HEAD_FILE).read_bytes())
+    for head in source.glob(f"{HEAD_FILE}*"):  # stays exact
+        shutil.copyfile(head, target / head.name)
     body = onnx.load_model(source / BODY_FILE)
     # A whole graph comes in; its shapes need no inference first, of which onnxruntime would warn.
     body.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
@@ -136,4 +145,16 @@ def _head_graph(config: NativeConfig) -> Any:
     unit = graph.op("Gelu", graph.op("Add", projected, moved))
     query = graph.op("MatMul", unit, graph.input("out", (inner, size)))
     graph.output(graph.op("Add", query, graph.input("out_bias", (size,))), "query", ("R", size))
+    return graph.model("head")
+
+
+def _sums_graph(weight: FloatArray, bias: FloatArray | None) -> Any:
+    """Hidden rows to the log of the sum of exp(logit) over the vocabulary; ``weight`` is [V, H]."""
+    graph = GraphBuilder()
+    last = ints(1)
+    logits = graph.linear(graph.input("hidden", ("R", weight.shape[1])), weight.T, bias)
+    top = graph.op("ReduceMax", logits, last, keepdims=1)
+    total = graph.op("ReduceSum", graph.op("Exp", graph.op("Sub", logits, top)), last, keepdims=1)
+    sums = graph.op("Squeeze", graph.op("Add", graph.op("Log", total), top), last)
+    graph.output(sums, "sums", ("R",))
     return graph.model("head")

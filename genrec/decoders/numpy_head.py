@@ -1,12 +1,14 @@
 """NumpyHead: from hidden rows to logits in numpy, only those asked for, and to their sum over the vocabulary.
 
-The twin of :class:`genrec.decoders.output_head.OutputHead` where torch is not installed.
+The twin of :class:`genrec.decoders.output_head.OutputHead` where torch is not installed. A large head also comes
+as a graph, for the sums alone: onnxruntime lays its matrix out for the product once, numpy at every call.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from genrec.decoders.onnx_session import Session
 from index.types import Float32Array, Int64Array
 
 # Floats that one temporary may take: 32 MB, small enough for the allocator to reuse.
@@ -21,11 +23,13 @@ class NumpyHead:
     Args:
         weight: float32[V, H], not copied.
         bias: float32[V], or None.
+        sums: the head as a graph from hidden rows to :meth:`log_normalizer`, or None where it is small.
     """
 
-    def __init__(self, weight: Float32Array, bias: Float32Array | None) -> None:
+    def __init__(self, weight: Float32Array, bias: Float32Array | None, sums: Session | None = None) -> None:
         self.weight = weight
         self._bias = bias
+        self._sums = sums
 
     @property
     def vocabulary(self) -> int:
@@ -47,6 +51,9 @@ class NumpyHead:
         step = max(1, _CHUNK_FLOATS // self.vocabulary)
         for begin in range(0, len(hidden), step):
             chunk = slice(begin, begin + step)
+            if self._sums is not None:
+                (result[chunk],) = self._sums.run({"hidden": hidden[chunk]})
+                continue
             logits = hidden[chunk] @ self.weight.T
             if self._bias is not None:
                 logits += self._bias

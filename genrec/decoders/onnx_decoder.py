@@ -17,8 +17,8 @@ from genrec.decoders.base import Hidden, Prefilled, Prompt, State
 from genrec.decoders.body_shape import BodyShape
 from genrec.decoders.key_values import KeyValues, common_length
 from genrec.decoders.numpy_head import NumpyHead
-from genrec.decoders.onnx_native import BODY_FILE
-from genrec.decoders.onnx_session import BodySession
+from genrec.decoders.onnx_native import BODY_FILE, HEAD_FILE
+from genrec.decoders.onnx_session import BodySession, Session
 from genrec.decoders.prompt_reader import PromptReader
 from genrec.decoders.tree_mask import RaggedRows, check_parents, compacted_parents, tree_mask
 from index.artifact import load_array
@@ -73,7 +73,7 @@ class OnnxDecoder:
         max_positions: most tokens of prompt and answer; None where there is no limit.
         token_offset: added to every token id that comes from the search, as in the torch twin.
         reader: how prompts become tokens.
-        threads: CPU threads of one call.
+        threads: CPU threads of a graph; what numpy does takes the BLAS threads of the process.
 
     Raises:
         IndexFormatError: a file is missing or damaged.
@@ -95,7 +95,8 @@ class OnnxDecoder:
         self._embedding = _matrix(matrices, "embedding")  # [V, H]
         tied = not (matrices / "head.npy").is_file()
         bias = _matrix(matrices, "head_bias") if (matrices / "head_bias.npy").is_file() else None
-        self._head = NumpyHead(self._embedding if tied else _matrix(matrices, "head"), bias)
+        sums = Session(graphs / HEAD_FILE, threads) if (graphs / HEAD_FILE).is_file() else None
+        self._head = NumpyHead(self._embedding if tied else _matrix(matrices, "head"), bias, sums)
         self._max_positions = max_positions
         self._reader = reader or PromptReader()
         self.token_offset = token_offset

@@ -42,7 +42,7 @@ OVERLAP_TOP = 20
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "torch", "transformers")
 _OVERLAP_REQUESTS = 200
 _OVERLAP_ITEMS = 30  # longest random history
-_LENGTHS = (1, 64, 7, 19, 2)  # tokens of the prompts a language model is compared on
+_LENGTHS = (1, 256, 7, 64, 2)  # tokens of the prompts a language model is compared on
 _DEPTH = 4  # tokens fed behind them
 
 

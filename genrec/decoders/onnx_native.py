@@ -1,8 +1,8 @@
 """The native model without torch: its exported body run by onnxruntime, its code tables by numpy.
 
 Beside the body's graph there is one small graph for the heads of all levels: it takes the level's matrices as
-inputs, straight from the memory-mapped file. A head in numpy would be as exact and two to four times slower,
-because numpy has no GELU (measured: 20 to 400 rows, hidden size 128, one thread: 65 to 2,111 µs against 38 to
+inputs, straight from the memory-mapped file. A head in numpy would be as exact and two to three times slower,
+because numpy has no GELU (measured, 20 and 400 rows, hidden size 128, one thread: 65 and 2,111 µs against 38 and
 612; with the matrices inside the graph it is no faster). It knows nothing of tries, items' ids or scores.
 """
 
@@ -40,7 +40,7 @@ class OnnxNativeDecoder:
         config: the model's shape.
         shape: the body graph's.
         codes: int32[N, L], the codes of every catalog row.
-        threads: CPU threads of one call.
+        threads: CPU threads of a graph; what numpy does takes the BLAS threads of the process.
 
     Raises:
         IndexFormatError: a file is missing or damaged.
@@ -102,9 +102,7 @@ class OnnxNativeDecoder:
                 if known is None
                 else known.memory.begun(shared, room=len(history) + 1 - shared)
             )
-            rest.append(
-                self._positions(history)[shared:] if shared < 1 else self._vectors(history[shared - 1 :])
-            )
+            rest.append(self._vectors(history[shared - 1 :]) if shared else self._positions(history))
         hidden = self._body.prefill(rest, memories)
         levels, size = self.config.levels, self.config.hidden_size
         projected = (hidden @ self._from_hidden + self._hidden_bias).reshape(len(prompts), levels, -1)

@@ -360,6 +360,24 @@ def test_variants_of_the_families(family: str, changes: dict[str, Any], tmp_path
     assert worst.share < 1e-5
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_large_vocabulary_is_summed_by_a_graph(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = TorchDecoder(tiny_models.MODELS[family]())
+    monkeypatch.setattr(export_files, "_HEAD_GRAPH_FROM", decoder.vocabulary * 32)
+    onnx = exported(decoder, tmp_path)
+    assert (tmp_path / "float32" / "head.onnx").is_file()
+    monkeypatch.setattr("genrec.decoders.numpy_head._CHUNK_FLOATS", 100)  # several runs
+    worst = compare(decoder, onnx, onnx_export.language_cases(decoder, 0), seed=0)
+    assert worst.share < 1e-5
+    with torch.no_grad():
+        decoder.model.get_output_embeddings().weight[5, :3] += (
+            0.05  # a shift of all would be lost in the norm
+        )
+    assert compare(decoder, onnx, onnx_export.language_cases(decoder, 0), seed=0).share > 1e-4
+
+
 def test_the_comparison_calls_no_number_a_difference(tmp_path: Path) -> None:
     decoder = TorchDecoder(tiny_models.gpt2())
     onnx = exported(decoder, tmp_path)
