@@ -11,7 +11,7 @@ every tensor's shape follows from the shapes of the arguments, edges that do not
 
 The device must know float64, as scores have it. Sums of exponentials may be taken in another order than on the
 host: scores agree to rounding, and ties that only rounding breaks may swap. It has been run on torch's CPU
-device; that no operation waits on a GPU is read from torch's documentation, not measured.
+device, and on its meta device, where an operation that reads a number cannot run; on a GPU neither run nor timed.
 """
 
 from __future__ import annotations
