@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import socket
 from pathlib import Path
 
 import uvicorn
 
+from index.errors import GenrecError
 from serving.app import create_app
 from serving.engine import Engine
 from serving.errors import SettingsError
@@ -19,6 +22,8 @@ BACKLOG = 2048  # connections the system holds until they are accepted; uvicorn'
 
 def run(settings: Settings) -> None:
     """Serve until the process is told to stop (SIGTERM, SIGINT); requests that have come are still answered.
+
+    SIGHUP serves what is in the bundle's directory now, as ``POST /v1/admin/reload`` does.
 
     Raises:
         SettingsError: no bundle, or an address that cannot be listened on.
@@ -53,7 +58,34 @@ def _serve(settings: Settings, bundle: Path, listener: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=30,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(_until_stopped(uvicorn.Server(config), engine, listener))
+
+
+async def _until_stopped(server: uvicorn.Server, engine: Engine, listener: socket.socket) -> None:
+    reloads: set[asyncio.Task[None]] = set()  # a task that nobody holds may be collected before it ends
+
+    def reload() -> None:
+        task = asyncio.ensure_future(_reload(engine))
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    if hasattr(signal, "SIGHUP"):  # not on Windows
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+    await server.serve(sockets=[listener])
+
+
+async def _reload(engine: Engine) -> None:
+    """A reload that nobody waits for: what came of it stands in the log."""
+    previous = engine.live.model
+    try:
+        live = await engine.reload()
+    except GenrecError as error:
+        logger.error("reload_refused", extra={"facts": {"reason": str(error), "model": previous}})
+    except Exception as error:
+        logger.error("reload_failed", exc_info=error, extra={"facts": {"model": previous}})
+    else:
+        logger.info("reloaded", extra={"facts": {"model": live.model, "previous": previous}})
 
 
 def warn_if_open(settings: Settings) -> None:

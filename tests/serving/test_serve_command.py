@@ -11,8 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +62,18 @@ def environment(**more: str) -> dict[str, str]:
     return {**plain, "OMP_NUM_THREADS": "1", **more}
 
 
+@dataclass
+class Running:
+    """A server in a process of its own."""
+
+    process: subprocess.Popen[str]
+    port: int
+    log: list[dict[str, Any]]
+
+
 @contextmanager
-def serving(*arguments: object, **variables: str) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """The port and the log of a running server; after the block it has stopped, and the log is whole."""
+def serving(*arguments: object, **variables: str) -> Iterator[Running]:
+    """A running server; after the block it has stopped, and its log is whole."""
     process = subprocess.Popen(
         [*RUN, "serve", *map(str, arguments), "--port", "0"],
         env=environment(**variables), stderr=subprocess.PIPE, text=True,
@@ -73,7 +84,7 @@ def serving(*arguments: object, **variables: str) -> Iterator[tuple[int, list[di
         for line in process.stderr:
             log.append(json.loads(line))
             if log[-1]["event"] == "serving":
-                yield log[-1]["port"], log
+                yield Running(process, log[-1]["port"], log)
                 break
         else:
             raise AssertionError(f"the server did not start: {log}")
@@ -97,11 +108,34 @@ def ask(port: int, path: str, body: Any, **headers: str) -> tuple[int, Any]:
     return result
 
 
+def metrics(port: int) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return text
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Ask a few times a second: every request is a line in a log that nobody reads meanwhile."""
+    patience = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < patience
+        time.sleep(0.2)
+
+
+def without(bundle: Path, item_id: str) -> None:
+    """Remove an item from the bundle on disk."""
+    opened = load_bundle(bundle)
+    save_changed_index(opened.artifact, remove_items(opened.index, [item_id]), bundle)
+
+
 def test_a_bundle_is_served_reloaded_and_stopped(bundle, tmp_path):
     body = {"history": ["i1", "i5"], "num_results": 5}
     admin = {"authorization": f"Bearer {KEY}"}
     (tmp_path / "keys").write_text(f"{KEY}\n")
-    with serving(bundle, "--admin-keys-file", tmp_path / "keys", GENREC_MAX_RESULTS="5") as (port, log):
+    with serving(bundle, "--admin-keys-file", tmp_path / "keys", GENREC_MAX_RESULTS="5") as running:
+        port = running.port
         status, before = ask(port, "/v1/recommendations", body)
         expected = Recommender.load(bundle).recommend(["i1", "i5"], 5)
         assert status == 200
@@ -109,8 +143,7 @@ def test_a_bundle_is_served_reloaded_and_stopped(bundle, tmp_path):
         assert before["usage"]["beam"] == 7
         assert re.fullmatch("toy@[0-9a-f]{12}", before["model"])
         best = before["items"][0]["item_id"]
-        opened = load_bundle(bundle)
-        save_changed_index(opened.artifact, remove_items(opened.index, [best]), bundle)
+        without(bundle, best)
         assert ask(port, "/v1/recommendations", body)[1]["items"] == before["items"]  # not yet
         assert ask(port, "/v1/admin/reload", {})[0] == 401
         status, reloaded = ask(port, "/v1/admin/reload", {}, **admin)
@@ -125,13 +158,18 @@ def test_a_bundle_is_served_reloaded_and_stopped(bundle, tmp_path):
         status, refused = ask(port, "/v1/admin/reload", {}, **admin)
         assert (status, refused["error"]["code"]) == (422, "bundle_refused")
         assert ask(port, "/v1/recommendations", body)[1]["items"] == after["items"]
+        running.process.send_signal(signal.SIGHUP)  # refused as well, and only the log says so
+        wait_until(lambda: 'genrec_reloads_total{outcome="refused"} 2.0' in metrics(port))
+        assert ask(port, "/v1/recommendations", body)[1]["items"] == after["items"]
         manifest.write_bytes(intact)
+        without(bundle, "i30")
+        running.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: ask(port, "/v1/recommendations", body)[1]["model"] != after["model"])
         assert ask(port, "/v1/recommendations", {"history": [], "num_results": 6})[0] == 400  # the variable
-    events = [line["event"] for line in log]
-    assert events.count("request") == 8
-    assert "reloaded" in events
+    events = [line["event"] for line in running.log]
+    assert (events.count("reloaded"), events.count("reload_refused")) == (2, 1)
     assert "Application shutdown complete." in events
-    assert KEY not in json.dumps(log)
+    assert KEY not in json.dumps(running.log)
 
 
 def test_who_listens_to_others_without_a_key_is_warned(caplog):
