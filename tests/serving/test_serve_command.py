@@ -201,3 +201,9 @@ def test_what_cannot_be_served_is_said_in_one_message(bundle, tmp_path, monkeypa
     assert "expected a free address" in refusal(monkeypatch, bundle, "--host", "no.such.host.invalid")
     monkeypatch.setenv("GENREC_PROT", "1")
     assert "got GENREC_PROT" in refusal(monkeypatch, bundle)
+
+
+def test_the_server_knows_no_tensors():
+    code = "import sys, serving.process; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
