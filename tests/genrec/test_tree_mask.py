@@ -21,6 +21,13 @@ def test_a_prompt_is_causal_and_its_padding_alone() -> None:
     assert drawn(long) == ["x..", "xx.", "xxx"]
 
 
+def test_the_rest_of_a_prompt_sees_what_is_known_of_it() -> None:
+    # Request 0: three positions known, one new. Request 1: one known, two new. A past of 3, two new columns.
+    short, long = prompt_mask(RaggedRows(ints(0, 1, 1)), ints(3, 1))
+    assert drawn(short) == ["xxx" + "x.", "..." + ".x"]
+    assert drawn(long) == ["x.." + "x.", "x.." + "xx"]
+
+
 def test_a_token_sees_prompt_ancestors_and_itself() -> None:
     # Request 0: prompt of 2, slots 0 and 1 behind it; new: 2 below 1, 3 below that new 2.
     # Request 1: prompt of 1, no slots; new: 0 behind the prompt. Padded to a past of 4 and two new columns.
