@@ -1,9 +1,9 @@
 """Does an exported model give the answers of the model in torch, filters and batch sizes as they come?
 
 Random requests: histories (or prompts), filters that allow from all items to one in a thousand, seen items left
-out, wishes for 1 to 20 items. Torch answers each batch of one size, the export the same requests in batches of
-another. Counted are answers whose items or order differ, those where the two change places within a near tie,
-and the largest difference of a score.
+out, wishes for 1 to 20 items, by catalog scores and by vocabulary scores. Torch answers each batch of one size,
+the export the same requests in batches of another. Counted are answers whose items or order differ, those where
+two items change places within a near tie, and the largest difference of a score.
 
     native    a bundle's model on real histories (``--bundle``, ``--interactions``); without them, random weights
     qwen3     4 layers, hidden 256, random weights: prompts of 256 tokens (``benchmarks/beam_search.py``)
@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -33,7 +34,7 @@ from genrec.decoders.export_files import write_native
 from genrec.decoders.exported import FLOAT32, MATRICES
 from genrec.decoders.native_decoder import NativeDecoder
 from genrec.decoders.onnx_native import OnnxNativeDecoder
-from genrec.search import SearchRequest, SearchResult, search
+from genrec.search import Normalize, SearchRequest, SearchResult, search
 from index.histories import leave_one_out
 from index.history_readers import read_interactions
 from index.item_filter import Allowed
@@ -89,21 +90,22 @@ def requests_of(case: Case, seed: int = 0) -> list[SearchRequest]:
 
 
 def answered(
-    decoder: Decoder, case: Case, requests: Sequence[SearchRequest], seed: int
+    decoder: Decoder, case: Case, requests: Sequence[SearchRequest], normalize: Normalize, seed: int
 ) -> list[SearchResult]:
     """All answers, in batches of sizes drawn from the seed."""
     rng = np.random.default_rng(seed)
     results: list[SearchResult] = []
     while len(results) < len(requests):
         batch = requests[len(results) : len(results) + int(rng.choice(BATCHES))]
-        results.extend(search(decoder, case.trie, batch))
+        results.extend(search(decoder, case.trie, batch, normalize=normalize))
     return results
 
 
-def compared(case: Case) -> dict[str, float]:
+def compared(case: Case, normalize: Normalize) -> dict[str, float]:
     """What the docstring says is counted."""
     requests = requests_of(case)
-    theirs, ours = answered(case.torch, case, requests, 1), answered(case.onnx, case, requests, 2)
+    theirs = answered(case.torch, case, requests, normalize, 1)
+    ours = answered(case.onnx, case, requests, normalize, 2)
     different = ties = 0
     apart = 0.0
     for left, right in zip(theirs, ours, strict=True):
@@ -147,9 +149,11 @@ def main() -> None:
         large = qwen3_case(Path(second), 10_000, options.requests)
         qwen3 = Case("qwen3 (random)", large.torch, large.onnx, large.trie, large.prompts, large.beam)
         for case in (native, qwen3):
-            found = compared(case)
-            report[case.name] = found
-            rows.append((case.name, *(f"{value:g}" for value in found.values())))
+            for normalize in get_args(Normalize):
+                found = compared(case, normalize)
+                name = f"{case.name}, {normalize} scores"
+                report[name] = found
+                rows.append((name, *(f"{value:g}" for value in found.values())))
     print(markdown_table(("model", *(name.replace("_", " ") for name in found)), rows))
     if options.json:
         print(last_line(report))
