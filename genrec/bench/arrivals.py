@@ -1,0 +1,54 @@
+"""When requests are due: planned before the first is sent, so that a slow server cannot slow its own test down.
+
+A load that waits for answers before it asks again (a closed loop) asks less of a server that is slow and hides
+what its users would wait. Here every request has its moment, and its time counts from that moment on, whether
+the client or the server was the one who was late (Tene, "How not to measure latency", 2015; wrk2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from index.errors import RequestError
+from index.types import Float64Array
+
+ArrivalKind: TypeAlias = Literal["poisson", "constant"]
+"""``poisson``: independent users, exponential gaps; what a service meets. ``constant``: equal gaps; easier on a
+server than users are, so a report must say so."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrivals:
+    """The planned moments of n requests."""
+
+    kind: ArrivalKind
+    rate: float  # requests a second
+    at: Float64Array  # [n] seconds from the start, ascending, the first at 0
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    @property
+    def planned_rate(self) -> float:
+        """Requests a second of this very plan; a Poisson draw is not exactly its rate."""
+        return (len(self) - 1) / float(self.at[-1]) if len(self) > 1 else self.rate
+
+
+def arrivals(kind: ArrivalKind, rate: float, count: int, seed: int = 0) -> Arrivals:
+    """Plan ``count`` requests.
+
+    Raises:
+        RequestError: no positive rate or no request.
+    """
+    if not (np.isfinite(rate) and rate > 0) or count < 1:
+        raise RequestError(f"expected a rate above 0 and at least one request, got {rate:g} and {count}")
+    if kind == "constant":
+        gaps = np.full(count - 1, 1 / rate)
+    elif kind == "poisson":
+        gaps = np.random.default_rng(seed).exponential(1 / rate, count - 1)
+    else:
+        raise RequestError(f"expected arrivals 'poisson' or 'constant', got {kind!r}")
+    return Arrivals(kind, rate, np.concatenate([[0.0], np.cumsum(gaps)]))
