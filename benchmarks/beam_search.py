@@ -9,6 +9,9 @@ thread, one request at a time, interleaved.
               and scores
     default   search(synchronize="leaf", normalize="catalog"): probabilities over the catalog, its own ranking
 
+genrec runs the model as it serves it, exported to ONNX; ``parity_torch`` and ``default_torch`` are the same searches
+over the model in torch.
+
     codes     10,000 items of 4 codes out of 256 each, Zipf-skewed; vocabulary 4,096
     titles    100,000 titles under a byte-level BPE trained here, ended by a terminator; vocabulary 32,768. They
               are spliced from the titles in ``--titles FILE...`` (JSON lines with a `title`); without it, from
@@ -31,16 +34,16 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from benchmarks.beam_workloads import PROMPT, Workload, codes_workload, titles_workload
+from benchmarks.beam_workloads import PROMPT, Workload, codes_workload, exported, titles_workload
 from genrec.bench.machine import machine, machine_line, matrix_throughput
 from genrec.bench.measurement import Run, Spread, one_thread, run
 from genrec.bench.report import last_line, markdown_table
-from genrec.decoders.base import Tokens
+from genrec.decoders.base import Decoder, Tokens
 from genrec.search import SearchRequest, search
 from index.types import Int64Array
 
 RESULTS = Path(__file__).parent / "results"
-OURS = ("parity", "default")
+OURS = ("parity", "default", "parity_torch", "default_torch")
 TIE = 1e-4
 
 
@@ -99,15 +102,17 @@ def peer(work: Workload, prompt: Int64Array, beams: int) -> Found:
     return Found(paths, output.sequences_scores.tolist())
 
 
-def answer(work: Workload, prompt: Int64Array, beams: int, mode: str) -> Answer:
-    """One prompt through the peer, or through genrec's search in parity or default mode."""
+def answer(work: Workload, decoders: Decoders, prompt: Int64Array, beams: int, mode: str) -> Answer:
+    """One prompt through the peer, or through genrec's search in one of its modes."""
     if mode == "peer":
         return Answer(peer(work, prompt, beams), 0, 0)
+    kind, _, runtime = mode.partition("_")
+    decoder = decoders[runtime]
     request = SearchRequest((Tokens(prompt),), k=beams, beam=beams)
     (result,) = (
-        search(work.decoder, work.trie, [request], normalize="vocabulary", synchronize="token")
-        if mode == "parity"
-        else search(work.decoder, work.trie, [request])
+        search(decoder, work.trie, [request], normalize="vocabulary", synchronize="token")
+        if kind == "parity"
+        else search(decoder, work.trie, [request])
     )
     paths = [tuple(work.trie.path(int(rank))) for rank in result.ranks]
     return Answer(Found(paths, result.scores.tolist()), result.model_calls, result.expansions)
@@ -135,20 +140,25 @@ class Answer:
 
 
 Modes: TypeAlias = dict[str, list[Run[Answer]]]
+Decoders: TypeAlias = dict[str, Decoder]
+"""The model by what runs it: "" the export, "torch"."""
 
 
 def measure(work: Workload, beams: int) -> Line:
-    """Every prompt through the peer, parity mode and default mode, in turn; a first prompt warms them up."""
+    """Every prompt through the peer and our modes, in turn; a first prompt warms them up."""
+    decoders: Decoders = {"": exported(work), "torch": work.decoder}
     gc.collect()
     gc.freeze()  # or the collector would go through the peer's millions of lists before every call
-    runs: Modes = {"peer": [], "parity": [], "default": []}
+    runs: Modes = {mode: [] for mode in ("peer", *OURS)}
     for prompt in [work.prompts[0], *work.prompts]:
         for mode, done in runs.items():
-            done.append(run(partial(answer, work, prompt, beams, mode)))
+            done.append(run(partial(answer, work, decoders, prompt, beams, mode)))
     gc.unfreeze()
     runs = {mode: done[1:] for mode, done in runs.items()}
     pairs = list(zip(runs["parity"], runs["peer"], strict=True))
     differences = [differs(mine.result.found, theirs.result.found) for mine, theirs in pairs]
+    in_torch = zip(runs["parity_torch"], runs["peer"], strict=True)
+    assert all(differs(mine.result.found, theirs.result.found) < TIE for mine, theirs in in_torch)
     return Line(
         workload=work.name,
         items=len(work.trie),
@@ -175,8 +185,14 @@ def measure(work: Workload, beams: int) -> Line:
 def table(lines: Sequence[Line]) -> str:
     """The report for people: CPU milliseconds, median and quartiles."""
     header = ["workload", "beams", "peer CPU ms", "parity CPU ms", "ratio", "default CPU ms", "ratio"]
-    header += ["wall ms, all three", "peak MB, all three", "same results", "our model calls"]
-    rows = []
+    header += [
+        "in torch: parity, default",
+        "wall ms: peer, parity, default",
+        "peak MB",
+        "same results",
+        "model calls",
+    ]
+    rows, shown = [], ("peer", "parity", "default")
     for line in lines:
         rows.append(
             [
@@ -187,10 +203,13 @@ def table(lines: Sequence[Line]) -> str:
                 line.ratio["parity"].text(),
                 line.cpu["default"].text(1e3),
                 line.ratio["default"].text(),
-                " / ".join(f"{wall.median * 1e3:.0f}" for wall in line.wall.values()),
-                " / ".join("–" if mb is None else f"{mb:.0f}" for mb in line.peak_mb.values()),
+                f"{line.ratio['parity_torch'].text()}, {line.ratio['default_torch'].text()}",
+                " / ".join(f"{line.wall[mode].median * 1e3:.0f}" for mode in shown),
+                " / ".join(
+                    "–" if line.peak_mb[mode] is None else f"{line.peak_mb[mode]:.0f}" for mode in shown
+                ),
                 f"{line.same_results}/{line.cpu['peer'].count}, Δ ≤ {line.largest_difference:.0e}",
-                " / ".join(f"{calls:.0f}" for calls in line.model_calls.values()),
+                " / ".join(f"{line.model_calls[mode]:.0f}" for mode in shown[1:]),
             ]
         )
     return markdown_table(header, rows)

@@ -5,7 +5,9 @@ Everything is drawn from a seed. Nothing is measured here.
 
 from __future__ import annotations
 
+import atexit
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
+from genrec.decoders.export_files import write_causal_lm
+from genrec.decoders.exported import FLOAT32, MATRICES
+from genrec.decoders.onnx_decoder import OnnxDecoder
 from genrec.decoders.torch_decoder import TorchDecoder
 from index.trie import TokenTrie, build_trie
 from index.types import Int64Array
@@ -39,6 +44,15 @@ class Workload:
     following: dict[tuple[int, ...], list[int]]  # the peer's trie: every prefix's next tokens
     prompts: Sequence[Int64Array]
     eos: int | None
+
+
+def exported(work: Workload) -> OnnxDecoder:
+    """The workload's model as ``genrec export`` writes it and ``genrec serve`` runs it."""
+    directory = tempfile.TemporaryDirectory()
+    atexit.register(directory.cleanup)  # its matrices are read as they are needed
+    files = Path(directory.name)
+    shape = write_causal_lm(work.model, files)
+    return OnnxDecoder(files / FLOAT32, files / MATRICES, shape, work.decoder.max_positions)
 
 
 def random_model(vocabulary: int, eos: int | None = None, seed: int = 0) -> PreTrainedModel:

@@ -151,10 +151,11 @@ def _head_graph(config: NativeConfig) -> Any:
 def _sums_graph(weight: FloatArray, bias: FloatArray | None) -> Any:
     """Hidden rows to the log of the sum of exp(logit) over the vocabulary; ``weight`` is [V, H]."""
     graph = GraphBuilder()
-    last = ints(1)
     logits = graph.linear(graph.input("hidden", ("R", weight.shape[1])), weight.T, bias)
-    top = graph.op("ReduceMax", logits, last, keepdims=1)
-    total = graph.op("ReduceSum", graph.op("Exp", graph.op("Sub", logits, top)), last, keepdims=1)
-    sums = graph.op("Squeeze", graph.op("Add", graph.op("Log", total), top), last)
+    # What LogSoftmax takes off any column, here the first: one pass where a maximum, exponentials and a sum are four.
+    first = ints(0)
+    taken = graph.op("Gather", graph.op("LogSoftmax", logits, axis=-1), first, axis=1)
+    difference = graph.op("Sub", graph.op("Gather", logits, first, axis=1), taken)
+    sums = graph.op("Squeeze", difference, ints(1))
     graph.output(sums, "sums", ("R",))
     return graph.model("head")
