@@ -38,6 +38,7 @@ def _check_siblings() -> None:
 _check_siblings()
 
 from genrec.recommender import Recommendation, RecommendedItem, Recommender  # noqa: E402
+from genrec.search import Diversity  # noqa: E402
 from genrec.wishes import Wishes  # noqa: E402
 from index.build import IndexSettings, build_index  # noqa: E402
 from index.catalog import Catalog, Item  # noqa: E402
@@ -51,6 +52,7 @@ from index.maintenance import add_items, compact, remove_items  # noqa: E402
 __all__ = [
     "Cases",
     "Catalog",
+    "Diversity",
     "GenrecError",
     "Histories",
     "IndexSettings",

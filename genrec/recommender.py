@@ -16,7 +16,7 @@ from genrec.bundle import DecoderName, load_bundle
 from genrec.cap_rules import CapRules
 from genrec.decoders.base import Decoder, Items
 from genrec.prior import CANDIDATES, Prior, PriorKind
-from genrec.search import Normalize, SearchRequest, SearchResult, Synchronize, search
+from genrec.search import Diversity, Normalize, SearchRequest, SearchResult, Synchronize, search
 from genrec.tasks import TaskDefaults
 from genrec.wishes import Wishes, resolve, scores_are_shares
 from index.counted import counted
@@ -112,6 +112,7 @@ class Recommender:
         prior: Prior | None = None,
         sample: bool = False,
         seed: int = 0,
+        diversity: Diversity | None = None,
     ) -> Recommendation:
         """The k items most likely to come next after a history.
 
@@ -136,6 +137,8 @@ class Recommender:
             sample: draw k items without replacement instead of ranking them, in the model's proportions
                 (catalog scores). Items come in the order drawn.
             seed: of the sample. The same seed and history draw the same items.
+            diversity: search in groups, ``Diversity(groups=5, strength=1.0)``, each kept away from where the
+                others went. Every group gives its share of the k items; scores stay the model's.
 
         Raises:
             RequestError: k or beam below 1, a history that is a single string, an unknown mode or field of
@@ -157,6 +160,7 @@ class Recommender:
             prior=prior,
             sample=sample,
             seed=seed,
+            diversity=diversity,
         )
         return self.recommend_batch([history], wishes)[0]
 
@@ -318,6 +322,7 @@ class Recommender:
             max_expansions=resolved.max_expansions,
             prior=resolved.prior,
             caps=self._cap_rules.caps(resolved.max_per or {}),
+            diversity=resolved.diversity,
         )
 
     def _request(self, rows: Int64Array, wishes: Wishes, shared: SearchRequest) -> SearchRequest:

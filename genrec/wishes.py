@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from genrec.prior import Prior
-from genrec.search import Normalize, Synchronize
+from genrec.search import Diversity, Normalize, Synchronize
 from genrec.tasks import TaskDefaults
 from index.errors import RequestError
 from index.filter_expression import Where
@@ -53,6 +53,8 @@ class Wishes:
     Items come in the order drawn."""
     seed: int = 0
     """Of the sample. The same seed and history draw the same items."""
+    diversity: Diversity | None = None
+    """Search in groups, each kept away from where the others went; nothing but a filter goes with it."""
 
 
 def resolve(wishes: Wishes, defaults: TaskDefaults) -> Wishes:
@@ -86,12 +88,16 @@ def _check_agreement(resolved: Wishes) -> None:
         "priors": resolved.prior is not None,
         "caps": bool(resolved.max_per),
         "sampling": resolved.sample,
+        "diverse search": resolved.diversity is not None,
     }
     for name, is_asked in leaf_only.items():
         if is_asked and resolved.synchronize == "token":
             raise RequestError(
                 f"expected {name} to be leaf-synchronous, got synchronize='token'; leave it out"
             )
+    for name, is_asked in leaf_only.items():
+        if is_asked and resolved.diversity is not None and name != "diverse search":
+            raise RequestError(f"expected diversity or {name}, got both; leave one out")
     is_mixture = resolved.prior is not None and resolved.prior.kind == "mixture"
     if resolved.normalize != "catalog" and (resolved.sample or is_mixture):
         raise RequestError(

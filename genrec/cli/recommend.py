@@ -13,7 +13,7 @@ from genrec.cli.options import JsonFlag, QuietFlag, Verify
 from genrec.cli.output import Stages, answers, print_json, print_table, remark, stages
 from genrec.leaf_search import LeafSearch
 from genrec.recommender import Recommendation, RecommendedItem, Recommender
-from genrec.search import Normalize
+from genrec.search import Diversity, Normalize
 from genrec.wishes import Wishes
 from index.counted import counted
 
@@ -47,6 +47,14 @@ def recommend(
         list[str] | None,
         typer.Option(help="At most so many items per value of a field; may be repeated.", metavar="FIELD=M"),
     ] = None,
+    diversity: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Search in groups kept apart this strongly (try 1), for unlike items; see --groups.",
+        ),
+    ] = None,
+    groups: Annotated[int, typer.Option(min=1, help="Groups of a diverse search.")] = 5,
     exact: Annotated[bool, typer.Option("--exact", help="Search on until the best k are proven.")] = False,
     max_expansions: Annotated[
         int | None,
@@ -69,6 +77,7 @@ def recommend(
         exact=exact,
         max_expansions=max_expansions,
         max_per=_limits(max_per or []),
+        diversity=None if diversity is None else Diversity(groups, diversity),
     )
     if exact:
         with stages(quiet) as progress:

@@ -14,6 +14,7 @@ from genrec.cli.main import app
 from genrec.cli.output import print_table
 from genrec.cli.recommend import show_recommendation
 from genrec.recommender import Recommender
+from genrec.search import Diversity
 from genrec.tasks import TaskDefaults
 from tests.fake_decoder import FakeDecoder
 from tests.toy import toy_index
@@ -50,6 +51,18 @@ def test_what_is_no_cap_is_wrong_use(recommender, wrong):
         f"Invalid value for '--max-per': expected FIELD=M with M of at least 1, such as genre=2, got '{wrong}'"
         in said
     )
+
+
+def test_groups_kept_apart(recommender):
+    done = run(recommender, "-k", "6", "--diversity", "5", "--groups", "3", "--json")
+    assert done.exit_code == 0, done.output
+    expected = recommender.recommend(["i3"], k=6, diversity=Diversity(3, 5.0))
+    assert [item["item_id"] for item in json.loads(done.output)["items"]] == [
+        item.item_id for item in expected.items
+    ]
+    refused = run(recommender, "--diversity", "1", "--exact")
+    assert refused.exit_code == 1
+    assert "leave one out" in str(refused.exception)
 
 
 def test_a_cap_on_no_field_names_the_fields(recommender):

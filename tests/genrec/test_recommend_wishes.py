@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from genrec.recommender import Recommendation, Recommender
+from genrec.search import Diversity
 from genrec.tasks import TaskDefaults
 from genrec.wishes import Wishes
 from index.errors import RequestError
@@ -99,3 +100,17 @@ def test_samples_repeat_by_seed_and_differ_by_history(recommender):
     assert "i3" not in ids(answer)
     scores = {item.item_id: item.score for item in recommender.recommend(["i3"], k=ITEMS).items}
     assert [item.score for item in answer.items] == pytest.approx([scores[one] for one in ids(answer)])
+
+
+def test_groups_that_keep_apart_recommend_other_items(recommender):
+    plain = recommender.recommend(["i3"], k=6, beam=6)
+    one_group = recommender.recommend(["i3"], k=6, beam=6, diversity=Diversity(groups=1, strength=5.0))
+    assert ids(one_group) == ids(plain)
+    apart = recommender.recommend(["i3"], k=6, beam=6, diversity=Diversity(groups=3, strength=5.0))
+    assert len(apart.items) == 6
+    assert ids(apart) != ids(plain)
+    scores = {item.item_id: item.score for item in recommender.recommend(["i3"], k=ITEMS, exact=True).items}
+    for item in apart.items:
+        assert item.score == pytest.approx(scores[item.item_id])  # the model's, without the penalty
+    with pytest.raises(RequestError, match="got groups=0"):
+        recommender.recommend(["i3"], diversity=Diversity(groups=0))

@@ -10,7 +10,7 @@ import pytest
 import genrec
 from genrec.prior import Prior
 from genrec.recommender import Recommendation, Recommender
-from genrec.search import search
+from genrec.search import Diversity, search
 from genrec.tasks import TaskDefaults
 from genrec.wishes import Wishes, resolve
 from index.errors import FilterError, RequestError
@@ -87,6 +87,9 @@ def mixture() -> Prior:
         (Wishes(synchronize="token", max_per={"genre": 1}), "caps to be leaf-synchronous"),
         (Wishes(synchronize="token", sample=True), "sampling to be leaf-synchronous"),
         (Wishes(synchronize="token", prior=mixture()), "priors to be leaf-synchronous"),
+        (Wishes(synchronize="token", diversity=Diversity(2)), "diverse search to be leaf-synchronous"),
+        (Wishes(diversity=Diversity(2), exact=True), "diversity or exact search, got both"),
+        (Wishes(diversity=Diversity(2), max_per={"genre": 1}), "diversity or caps, got both"),
         (Wishes(normalize="vocabulary", sample=True), "catalog scores for a sample"),
         (Wishes(normalize="vocabulary", prior=mixture()), "catalog scores for a mixture prior"),
         (Wishes(normalize="catalog", sample=True, prior=additive()), "expected a mixture prior for a sample"),
