@@ -53,7 +53,12 @@ class Goodput:
 
 
 async def search_goodput(
-    attempt: Callable[[float], Awaitable[Trial]], start: float, *, step: float = 1.25, closer: float = 1.1
+    attempt: Callable[[float], Awaitable[Trial]],
+    start: float,
+    *,
+    step: float = 1.25,
+    closer: float = 1.1,
+    most_trials: int = 40,
 ) -> Goodput:
     """Try rates until the highest sustained one and the lowest other are within a factor of ``closer``.
 
@@ -62,6 +67,7 @@ async def search_goodput(
         start: where to begin; better a little too low.
         step: factor by which to climb (or descend) until both a sustained and another rate are known.
         closer: when to stop; at least the noise of a trial.
+        most_trials: stop after so many in any case; what was refused may then be far above the best, or unknown.
 
     Raises:
         RequestError: factors that do not lead anywhere.
@@ -71,7 +77,7 @@ async def search_goodput(
             f"expected a start above 0, step and closer above 1, got {start}, {step}, {closer}"
         )
     trials = [await attempt(start)]
-    for _ in range(40):
+    while len(trials) < most_trials:
         good = max((one.rate for one in trials if one.sustained), default=None)
         bad = min((one.rate for one in trials if not one.sustained and one.rate > (good or 0)), default=None)
         if good is not None and bad is not None:
