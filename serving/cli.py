@@ -26,6 +26,9 @@ def serve(
     admin_keys_file: Annotated[
         Path | None, typer.Option(help="File with one key a line that may also reload.", metavar="FILE")
     ] = None,
+    prompt_cache_mb: Annotated[
+        int | None, typer.Option(help="MiB of remembered prompts (256); 0 remembers none.")
+    ] = None,
     verify: Annotated[
         bool | None, typer.Option("--verify", help="Compare all file hashes before use.")
     ] = None,
@@ -46,6 +49,7 @@ def serve(
             port=port,
             api_keys_file=api_keys_file,
             admin_keys_file=admin_keys_file,
+            prompt_cache_mb=prompt_cache_mb,
             verify=verify,
             log_level=log_level,
         )

@@ -218,6 +218,8 @@ class Engine:
                 return
             started = time.monotonic()
             self._admit(taken or [], lanes)
+            if taken:
+                self.metrics.prompts_read(self._live.prompt_cache)
             answered = sum(self._step(lane) for lane in lanes.values())
             for key in [key for key, lane in lanes.items() if not len(lane)]:
                 del lanes[key]
@@ -247,7 +249,7 @@ class Engine:
             request = self._request(one, live)
             if request is None:
                 continue
-            if one.wishes.synchronize != "leaf":  # parity mode knows no steps that others could join
+            if one.wishes.synchronize != "leaf" or one.wishes.diversity:  # no steps that others could join
                 self._answer_alone(running)
                 continue
             names, requests = joining.setdefault(

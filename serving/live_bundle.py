@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from genrec.bundle import load_bundle
+from genrec.decoders.base import ReusesPrompts
+from genrec.decoders.prompt_cache import PromptCache
 from genrec.recommender import Recommender
 from index.item_index import SEMANTIC_ID
 from index.lexicon import Lexicon
@@ -24,25 +26,39 @@ class LiveBundle:
     catalog: str  # hash of the catalog's content
     modes: tuple[str, ...] = (SEMANTIC_ID,)
     loaded: float = field(default_factory=time.time)  # Unix seconds
+    prompt_cache: PromptCache | None = None  # around the recommender's decoder; of this version only
 
     @classmethod
-    def load(cls, path: Path, *, verify: bool = False) -> LiveBundle:
+    def load(cls, path: Path, *, verify: bool = False, prompt_cache_bytes: int = 0) -> LiveBundle:
         """Open a bundle and warm it: the first client must not pay for lazy loading and compilation.
+
+        Args:
+            path: the bundle.
+            verify: compare the hashes of all files first.
+            prompt_cache_bytes: most bytes of remembered prompts, where the model can start from one; 0 remembers
+                none.
 
         Raises:
             IndexFormatError: the directory is no bundle, is damaged, or is too new.
             MissingDependencyError: its model needs a package that is not installed.
         """
         bundle = load_bundle(path, verify=verify)
-        recommender = Recommender(bundle.index, bundle.decoder(), bundle.tasks[SEMANTIC_ID])
+        decoder = bundle.decoder()
+        cache: PromptCache | None = None
+        if prompt_cache_bytes and isinstance(decoder, ReusesPrompts):
+            decoder = cache = PromptCache(decoder, prompt_cache_bytes)
+        recommender = Recommender(bundle.index, decoder, bundle.tasks[SEMANTIC_ID])
         live = cls(
             recommender,
             lexicon_of(recommender),
             f"{path.resolve().name}@{bundle.artifact.content_hash[:_SHORT]}",
             str(bundle.artifact.manifest["catalog_fingerprint"])[:_SHORT],
             tuple(mode for mode in bundle.tasks if mode == SEMANTIC_ID),
+            prompt_cache=cache,
         )
         live.warm()
+        if cache is not None:
+            cache.clear()
         return live
 
     def warm(self) -> None:

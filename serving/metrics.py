@@ -12,15 +12,21 @@ import time
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from genrec.decoders.prompt_cache import CacheCounts, PromptCache
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
+
+
+_NOTHING = CacheCounts(0, 0, 0, 0, 0, 0)
 
 
 class Metrics:
     """The server's metrics, in a registry of their own."""
 
     def __init__(self) -> None:
+        self._counted: tuple[PromptCache, CacheCounts] | None = None
         self.registry = CollectorRegistry()
         registry = self.registry
         self.requests = Counter(
@@ -61,6 +67,30 @@ class Metrics:
             ("reason",),
             registry=registry,
         )
+        self.prompts = Counter(
+            "genrec_prompt_cache_prompts",
+            "Prompts looked up, by outcome: hit, where a beginning was remembered, or miss.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.positions = Counter(
+            "genrec_prompt_cache_positions",
+            "Positions of prompts, by what was done: reused or run.",
+            ("what",),
+            registry=registry,
+        )
+        self.cache_bytes = Gauge(
+            "genrec_prompt_cache_bytes",
+            "Bytes of remembered prompts.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.cache_entries = Gauge(
+            "genrec_prompt_cache_entries",
+            "Prompts remembered.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self.items = Counter("genrec_items_recommended", "Items answered.", registry=registry)
         self.unknown_ids = Counter(
             "genrec_history_ids_unknown", "Ids of histories not in the catalog.", registry=registry
@@ -89,6 +119,22 @@ class Metrics:
         self.model.labels(model, catalog).set(1)
         self.loaded.set(time.time())
         self.catalog_items.set(items)
+
+    def prompts_read(self, cache: PromptCache | None) -> None:
+        """Prompts have gone through the cache of the model that answers, or its model has none."""
+        if cache is None:
+            return
+        now, before = cache.counts, _NOTHING
+        if self._counted is not None and self._counted[0] is cache:
+            before = self._counted[1]
+        self._counted = (cache, now)
+        hits, reused = now.hits - before.hits, now.reused - before.reused
+        self.prompts.labels("hit").inc(hits)
+        self.prompts.labels("miss").inc(now.prompts - before.prompts - hits)
+        self.positions.labels("reused").inc(reused)
+        self.positions.labels("run").inc(now.positions - before.positions - reused)
+        self.cache_bytes.set(now.nbytes)
+        self.cache_entries.set(now.entries)
 
     def text(self) -> bytes:
         """The exposition format."""

@@ -39,10 +39,14 @@ def run(settings: Settings) -> None:
 
 def _serve(settings: Settings, bundle: Path, listener: socket.socket) -> None:
     log_to_stderr(settings.log_level)
-    live = LiveBundle.load(bundle, verify=settings.verify)
+
+    def load(verify: bool) -> LiveBundle:
+        return LiveBundle.load(bundle, verify=verify, prompt_cache_bytes=settings.prompt_cache_mb * 2**20)
+
+    live = load(settings.verify)
     engine = Engine(
         live,
-        lambda verify_again: LiveBundle.load(bundle, verify=verify_again),
+        load,
         queue_size=settings.queue_size,
         max_batch=settings.max_batch,
     )

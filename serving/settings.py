@@ -60,6 +60,8 @@ class Settings(BaseModel):
     """Requests that may wait; one more gets 429."""
     max_batch: Positive = 16
     """Requests searched together."""
+    prompt_cache_mb: Annotated[int, Field(ge=0)] = 256
+    """MiB of remembered prompts in every worker, where the model can start from one; 0 remembers none."""
 
     @field_validator("api_keys", "admin_keys", mode="before")
     @classmethod

@@ -79,11 +79,11 @@ class PromptCache:
             )
 
     def clear(self) -> None:
-        """Forget every prompt."""
+        """Forget every prompt, and what was counted."""
         with self._lock:
             self._entries.clear()
             self._owner.clear()
-            self._nbytes = 0
+            self._nbytes = self._prompts = self._hits = self._positions = self._reused = 0
 
     def prefill(self, prompts: Sequence[Prompt]) -> Prefilled:
         """See :class:`~genrec.decoders.base.Decoder`."""
