@@ -17,6 +17,7 @@ from serving.errors import ApiError
 from serving.request_schemas import RecommendationRequest
 
 MOST_SIMILAR = 3  # reasons an item is given
+_ALWAYS = ("item_id", "title")  # stand in every answer; whoever asks for them is not wrong
 
 
 def check_fields(names: list[str], catalog: Catalog) -> None:
@@ -25,7 +26,7 @@ def check_fields(names: list[str], catalog: Catalog) -> None:
     Raises:
         ApiError: ``unknown_return_field``.
     """
-    known = catalog.field_names
+    known = (*_ALWAYS, *catalog.field_names)
     for name in names:
         if name not in known:
             raise ApiError(
@@ -89,7 +90,7 @@ def _item(
         score=one.score,
         probability=one.probability,
         source="generated",
-        fields={name: fields[name] for name in request.return_fields},
+        fields={name: fields[name] for name in request.return_fields if name not in _ALWAYS},
         explanation=_explanation(one, row, index, known, certified) if request.explain else None,
     )
 

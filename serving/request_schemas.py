@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from genrec.search import Normalize, Synchronize
+from genrec.search import Diversity, Normalize, Synchronize
 from genrec.wishes import Wishes
 
 Mode: TypeAlias = Literal["semantic_id", "title", "query"]
@@ -102,6 +102,13 @@ class Decoding(Strict):
         bool, Field(description="Draw items without replacement, in the model's proportions.")
     ] = False
     seed: Annotated[int, Field(ge=0, le=LARGEST, description="The same seed draws the same sample.")] = 0
+    diversity: Annotated[
+        float,
+        Field(
+            ge=0, le=100, description="Search in groups kept apart this strongly, for unlike items; 0 is off."
+        ),
+    ] = 0.0
+    groups: Annotated[int, Field(ge=1, le=64, description="Groups of a diverse search.")] = 5
 
 
 class RecommendationRequest(Strict):
@@ -166,6 +173,9 @@ class RecommendationRequest(Strict):
             max_per=self.filter.max_per,
             sample=self.decoding.sample,
             seed=self.decoding.seed,
+            diversity=Diversity(self.decoding.groups, self.decoding.diversity)
+            if self.decoding.diversity
+            else None,
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from genrec.recommender import Recommender
+from genrec.search import Diversity
 from genrec.tasks import TaskDefaults
 from genrec.wishes import Wishes
 from index.errors import IndexFormatError
@@ -38,13 +39,25 @@ def ids(answer: dict) -> list[str]:
     return [item["item_id"] for item in answer["items"]]
 
 
+def test_unlike_items_are_those_of_the_library(server, client):
+    body = {"history": ["i3"], "num_results": 6, "decoding": {"diversity": 5.0, "groups": 3}}
+    (expected,) = server.engine.live.recommender.recommend_batch(
+        [["i3"]], Wishes(k=6, diversity=Diversity(3, 5.0))
+    )
+    assert ids(client.post(ASK, json=body).json()) == [item.item_id for item in expected.items]
+    off = client.post(ASK, json={"history": ["i3"], "decoding": {"diversity": 0.0}}).json()
+    assert ids(off) == ids(client.post(ASK, json={"history": ["i3"]}).json())
+    both = client.post(ASK, json={"history": ["i3"], "decoding": {"diversity": 1.0, "exact": True}})
+    assert (both.status_code, both.json()["error"]["code"]) == (422, "invalid_request")
+
+
 def test_the_answer_is_that_of_the_library(server, client):
     body = {
         "history": ["i3", "nobody", {"item_id": "i7", "event": "buy"}],
         "num_results": 4,
         "filter": {"where": {"genre": ["drama", "horror"]}, "exclude": ["i1"], "max_per": {"genre": 2}},
         "decoding": {"beam": 6, "normalize": "catalog", "exact": True},
-        "return_fields": ["year", "genre"],
+        "return_fields": ["title", "year", "genre"],
         "user_id": "u1",
     }
     answer = client.post(ASK, json=body).json()
