@@ -13,6 +13,7 @@ import numpy as np
 
 from genrec.decoders.base import Items, Prompt
 from genrec.decoders.key_values import KeyValues
+from genrec.decoders.prompt_reader import cut_in_blocks
 from index.errors import DecoderError
 from index.types import Float32Array, Int64Array, IntArray
 
@@ -67,8 +68,12 @@ class NativeState:
         self.prefix, self.depth = self.prefix[live], self.depth[live]
 
 
+BLOCKS = 5
+"""A history too long is cut by a fifth of what the body reads: the next items then find a kept prompt."""
+
+
 def history_rows(prompt: Prompt, max_items: int, items: int) -> Int64Array:
-    """The item rows int64[P] a body reads: the last ``max_items`` of a history.
+    """The item rows int64[P] a body reads: at most the last ``max_items`` of a history, cut in blocks.
 
     Raises:
         DecoderError: the prompt is not one Items segment, or names a row outside 0 .. ``items`` - 1.
@@ -78,7 +83,7 @@ def history_rows(prompt: Prompt, max_items: int, items: int) -> Int64Array:
         raise DecoderError(
             f"expected a prompt of one Items segment, got {kinds}; the native model reads items"
         )
-    rows = np.asarray(prompt[0].rows[-max_items:], np.int64)
+    rows = cut_in_blocks(np.asarray(prompt[0].rows, np.int64), max_items, max(1, max_items // BLOCKS))
     if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= items):
         raise DecoderError(
             f"expected item rows in [0, {items}), got {int(rows.min())} to {int(rows.max())}; "

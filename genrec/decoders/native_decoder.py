@@ -40,7 +40,7 @@ class NativeDecoder:
     def prefill(self, prompts: Sequence[Prompt]) -> Prefilled:
         """Run the body over the histories; each prompt is one :class:`Items` segment, possibly empty.
 
-        Only the last ``max_items`` of a history are read.
+        At most the last ``max_items`` of a history are read.
 
         Raises:
             DecoderError: a prompt is not one Items segment, or names a row the catalog does not have.

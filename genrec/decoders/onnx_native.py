@@ -82,7 +82,7 @@ class OnnxNativeDecoder:
     def prefill(self, prompts: Sequence[Prompt], kept: Sequence[State | None] | None = None) -> Prefilled:
         """Run the body over the histories; each prompt is one Items segment, possibly empty.
 
-        Only the last ``max_items`` of a history are read; a kept state serves while the history begins alike
+        At most the last ``max_items`` of a history are read; a kept state serves while the history begins alike
         after that.
 
         Raises:

@@ -58,8 +58,13 @@ class HistoryForm:
 
     def cut(self, rows: Int64Array) -> Int64Array:
         """The items of a history that are read."""
-        too_many = max(0, len(rows) - self.max_items)
-        return rows[-(-too_many // self.block) * self.block :]
+        return cut_in_blocks(rows, self.max_items, self.block)
+
+
+def cut_in_blocks(rows: Int64Array, most: int, block: int) -> Int64Array:
+    """The end of a history: at most ``most`` items, its beginning moved by whole blocks only."""
+    too_many = max(0, len(rows) - most)
+    return rows[-(-too_many // block) * block :]
 
 
 class PromptReader:

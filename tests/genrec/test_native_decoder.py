@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from genrec.decoders import native_decoder
 from genrec.decoders.base import Items, Tokens
+from genrec.decoders.code_states import history_rows
 from genrec.decoders.native_decoder import NativeDecoder
 from index.errors import DecoderError
 from index.types import Int64Array
@@ -194,3 +195,15 @@ def test_nothing_can_follow_the_last_code() -> None:
         decoder.log_normalizer(hidden, as_int([1, 2, 3]))
     with pytest.raises(DecoderError, match="nothing after the last code"):
         decoder.extend(states, as_int([0]), as_int([7]), as_int([2]))
+
+
+def test_a_growing_history_keeps_its_beginning_for_a_while() -> None:
+    """What is read begins at another item only once in a fifth of ``max_items``."""
+    history = np.arange(200)
+    read = [history_rows((Items(history[:length]),), max_items=50, items=200) for length in range(1, 200)]
+    for length, rows in enumerate(read, start=1):
+        assert rows[-1] == length - 1
+        assert min(length, 41) <= len(rows) <= min(length, 50)
+    beginnings = [int(rows[0]) for rows in read]
+    assert beginnings == sorted(beginnings)
+    assert set(beginnings) == {0, *range(10, 151, 10)}
