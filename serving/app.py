@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from index.errors import GenrecError
 from serving.auth import KeyGuard
 from serving.engine import Engine
 from serving.errors import ApiError, ClientGone, api_error
+from serving.live_bundle import LiveBundle
 from serving.logs import logger
 from serving.openapi import describe
 from serving.replies import error_reply
@@ -23,9 +24,18 @@ from serving.request_schemas import param_of
 from serving.routes import admin, health, items, models, recommendations
 from serving.settings import Settings
 
+Reload = Callable[[bool], Awaitable[LiveBundle]]
+"""Serves what is on disk now and returns it; the argument says whether to compare hashes first."""
 
-def create_app(settings: Settings, engine: Engine) -> FastAPI:
-    """The application around an engine. It closes the engine when it shuts down."""
+
+def create_app(settings: Settings, engine: Engine, reload: Reload | None = None) -> FastAPI:
+    """The application around an engine. It closes the engine when it shuts down.
+
+    Args:
+        settings: the server's.
+        engine: what answers.
+        reload: what ``/v1/admin/reload`` does; by default the engine reloads. A worker asks its supervisor.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -43,6 +53,7 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
     )
     app.state.settings = settings
     app.state.engine = engine
+    app.state.reload = reload or (lambda verify: engine.reload(verify=verify))
     for noun in (recommendations, items, models, health, admin):
         app.include_router(noun.router)
     app.add_exception_handler(ApiError, _on_error)

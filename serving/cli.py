@@ -26,6 +26,7 @@ def serve(
     admin_keys_file: Annotated[
         Path | None, typer.Option(help="File with one key a line that may also reload.", metavar="FILE")
     ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that serve (1), for as many cores.")] = None,
     prompt_cache_mb: Annotated[
         int | None, typer.Option(help="MiB of remembered prompts (256); 0 remembers none.")
     ] = None,
@@ -49,6 +50,7 @@ def serve(
             port=port,
             api_keys_file=api_keys_file,
             admin_keys_file=admin_keys_file,
+            workers=workers,
             prompt_cache_mb=prompt_cache_mb,
             verify=verify,
             log_level=log_level,

@@ -159,24 +159,36 @@ class Engine:
             ReloadInProgress: another reload runs.
             GenrecError: the bundle cannot be served.
         """
+        live = await self.prepare(verify=verify)
+        self.swap(live)
+        return live
+
+    async def prepare(self, *, verify: bool = True) -> LiveBundle:
+        """The first half of a reload: load and warm what is on disk now. The live bundle goes on answering.
+
+        Raises:
+            ReloadInProgress, GenrecError: as :meth:`reload`.
+        """
         if self._loader is None:
             raise NotReady("expected a server started with a bundle on disk, got one without; restart it")
         if not self._reloading.acquire(blocking=False):
             raise ReloadInProgress("expected no other reload to be running, got one; wait for it")
         try:
-            live = await asyncio.to_thread(self._loader, verify)
+            return await asyncio.to_thread(self._loader, verify)
         except BaseException:
             self.metrics.reloads.labels("refused").inc()
             raise
         finally:
             self._reloading.release()
+
+    def swap(self, live: LiveBundle) -> None:
+        """The second half: requests that come from now on are answered by ``live``."""
         previous = self._live
         self._live = live
         self.metrics.model_changed(
             live.model, live.catalog, len(live.recommender.index.catalog), (previous.model, previous.catalog)
         )
         self.metrics.reloads.labels("done").inc()
-        return live
 
     def close(self) -> None:
         """Refuse what waits and stop when what runs is answered."""

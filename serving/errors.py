@@ -137,6 +137,10 @@ class ReloadInProgress(GenrecError, RuntimeError):
     """A reload was asked for while another one runs."""
 
 
+class WorkersFailed(GenrecError, RuntimeError):
+    """No worker gets as far as answering."""
+
+
 class ClientGone(Exception):
     """The client closed the connection before its answer was ready. Nobody reads what is sent then."""
 

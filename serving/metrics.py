@@ -29,6 +29,12 @@ class Metrics:
         self._counted: tuple[PromptCache, CacheCounts] | None = None
         self.registry = CollectorRegistry()
         registry = self.registry
+        self.workers = Gauge(
+            "genrec_workers", "Processes that serve.", registry=registry, multiprocess_mode="livesum"
+        )
+        self.starts = Counter(
+            "genrec_worker_starts", "Processes started, those after a crash among them.", registry=registry
+        )
         self.requests = Counter(
             "genrec_http_requests",
             "Answers by route and status.",

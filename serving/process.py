@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from index.errors import GenrecError
 from serving.app import create_app
@@ -16,7 +17,9 @@ from serving.errors import SettingsError
 from serving.live_bundle import LiveBundle
 from serving.logs import log_to_stderr, logger
 from serving.settings import Settings
+from serving.supervisor import supervise
 
+GRACE_S = 30
 BACKLOG = 2048  # connections the system holds until they are accepted; uvicorn's own default
 
 
@@ -34,36 +37,53 @@ def run(settings: Settings) -> None:
         raise SettingsError("expected a bundle to serve, got none; name one")
     # Bound before the model is loaded, so that a port that is taken is said at once.
     with _bound(settings) as listener:
-        _serve(settings, bundle, listener)
+        log_to_stderr(settings.log_level)
+        warn_if_open(settings)
+        if settings.workers > 1:
+            if not hasattr(signal, "SIGHUP"):
+                raise SettingsError("expected one worker on Windows, got more; leave --workers out")
+            supervise(settings, listener)
+        else:
+            _serve(settings, bundle, listener)
 
 
-def _serve(settings: Settings, bundle: Path, listener: socket.socket) -> None:
-    log_to_stderr(settings.log_level)
+def engine_of(settings: Settings, bundle: Path) -> Engine:
+    """An engine with the bundle loaded.
+
+    Raises:
+        GenrecError: the bundle cannot be served.
+    """
 
     def load(verify: bool) -> LiveBundle:
         return LiveBundle.load(bundle, verify=verify, prompt_cache_bytes=settings.prompt_cache_mb * 2**20)
 
-    live = load(settings.verify)
-    engine = Engine(
-        live,
-        load,
-        queue_size=settings.queue_size,
-        max_batch=settings.max_batch,
+    return Engine(load(settings.verify), load, queue_size=settings.queue_size, max_batch=settings.max_batch)
+
+
+def server_of(app: FastAPI, *, backlog: int = BACKLOG) -> uvicorn.Server:
+    """uvicorn around the application; requests that run when it is told to stop have 30 s to end."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_config=None,  # logs.py has set them up
+            access_log=False,  # request_log.py writes a line for every request
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_S,
+            backlog=backlog,
+        )
     )
-    warn_if_open(settings)
+
+
+def _serve(settings: Settings, bundle: Path, listener: socket.socket) -> None:
+    engine = engine_of(settings, bundle)
+    live = engine.live
     listener.listen(BACKLOG)  # from here on clients get through, so it may be said
     host, port = listener.getsockname()[:2]
     facts = {"model": live.model, "catalog": live.catalog, "host": host, "port": port}
     logger.info("serving", extra={"facts": facts})
-    config = uvicorn.Config(
-        create_app(settings, engine),
-        log_config=None,  # logs.py has set them up
-        access_log=False,  # request_log.py writes a line for every request
-        server_header=False,
-        timeout_graceful_shutdown=30,
-    )
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_until_stopped(uvicorn.Server(config), engine, listener))
+    server = server_of(create_app(settings, engine))
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(_until_stopped(server, engine, listener))
 
 
 async def _until_stopped(server: uvicorn.Server, engine: Engine, listener: socket.socket) -> None:

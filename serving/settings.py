@@ -56,8 +56,10 @@ class Settings(BaseModel):
     default_timeout_ms: Positive = 10_000
     max_timeout_ms: Positive = 60_000
 
+    workers: Positive = 1
+    """Processes that serve; each has the model's own memory and an engine thread, they share the index's files."""
     queue_size: Positive = 256
-    """Requests that may wait; one more gets 429."""
+    """Requests that may wait in a worker; one more gets 429."""
     max_batch: Positive = 16
     """Requests searched together."""
     prompt_cache_mb: Annotated[int, Field(ge=0)] = 256

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from serving import response_schemas as schemas
 from serving.engine import Engine
 from serving.json_body import StrictJsonRoute
+from serving.live_bundle import LiveBundle
 from serving.logs import logger
 from serving.openapi import documented
 from serving.replies import reply
@@ -40,7 +41,7 @@ async def reload(body: ReloadRequest, request: Request) -> Response:
     """Loads and warms the bundle beside the old one, then swaps. Where that fails, the old one goes on answering."""
     engine: Engine = request.app.state.engine
     previous = engine.live.model
-    live = await engine.reload(verify=body.verify)
+    live: LiveBundle = await request.app.state.reload(body.verify)
     logger.info("reloaded", extra={"facts": {"model": live.model, "previous": previous}})
     return reply(
         schemas.ReloadResponse(object="reload", model=live.model, previous=previous, catalog=live.catalog)
