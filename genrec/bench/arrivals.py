@@ -31,14 +31,12 @@ class Arrivals:
     def __len__(self) -> int:
         return len(self.at)
 
-    @property
-    def planned_rate(self) -> float:
-        """Requests a second of this very plan; a Poisson draw is not exactly its rate."""
-        return (len(self) - 1) / float(self.at[-1]) if len(self) > 1 else self.rate
-
 
 def arrivals(kind: ArrivalKind, rate: float, count: int, seed: int = 0) -> Arrivals:
-    """Plan ``count`` requests.
+    """Plan ``count`` requests at exactly this rate.
+
+    A Poisson plan is one that happened to have so many requests in its time (uniform moments in order): a draw of
+    thirty gaps is a fifth faster or slower than its rate, and would try a service at a rate nobody asked for.
 
     Raises:
         RequestError: no positive rate or no request.
@@ -51,4 +49,5 @@ def arrivals(kind: ArrivalKind, rate: float, count: int, seed: int = 0) -> Arriv
         gaps = np.random.default_rng(seed).exponential(1 / rate, count - 1)
     else:
         raise RequestError(f"expected arrivals 'poisson' or 'constant', got {kind!r}")
-    return Arrivals(kind, rate, np.concatenate([[0.0], np.cumsum(gaps)]))
+    at = np.concatenate([[0.0], np.cumsum(gaps)])
+    return Arrivals(kind, rate, at if count == 1 else at * ((count - 1) / rate / at[-1]))

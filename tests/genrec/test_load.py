@@ -40,10 +40,11 @@ def done(work: Coroutine[Any, Any, Result]) -> Result:
 @given(st.floats(0.01, 1000), st.integers(1, 300), st.integers(0, 9))
 def test_plans_start_at_once_and_rise(rate: float, count: int, seed: int) -> None:
     for kind in ("poisson", "constant"):
-        plan = arrivals(kind, rate, count, seed)  # type: ignore[arg-type]
+        plan = arrivals(kind, rate, count, seed)
         assert len(plan) == count
         assert plan.at[0] == 0
         assert (np.diff(plan.at) >= 0).all()
+        assert plan.at[-1] == pytest.approx((count - 1) / rate)
 
 
 def test_poisson_gaps_are_exponential_and_constant_gaps_are_equal() -> None:
