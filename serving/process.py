@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 from pathlib import Path
@@ -57,7 +58,12 @@ def engine_of(settings: Settings, bundle: Path) -> Engine:
     def load(verify: bool) -> LiveBundle:
         return LiveBundle.load(bundle, verify=verify, prompt_cache_bytes=settings.prompt_cache_mb * 2**20)
 
-    return Engine(load(settings.verify), load, queue_size=settings.queue_size, max_batch=settings.max_batch)
+    live = load(settings.verify)
+    # The garbage collector goes through every object now and then, and all clients wait: 145 ms for the 230,000
+    # of a server with Beauty's 12,101 items. What is loaded by now stays, so it need not be looked at again.
+    gc.collect()
+    gc.freeze()
+    return Engine(live, load, queue_size=settings.queue_size, max_batch=settings.max_batch)
 
 
 def server_of(app: FastAPI, *, backlog: int = BACKLOG) -> uvicorn.Server:

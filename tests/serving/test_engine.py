@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from typing import Any
 
 import pytest
 
+from genrec.bench.measurement import no_collector
 from genrec.recommender import Recommender
 from genrec.tasks import TaskDefaults
 from genrec.wishes import Wishes
@@ -251,6 +253,21 @@ def test_a_reload_swaps_and_a_failed_one_changes_nothing():
         assert sample(engine, "genrec_reloads_total", outcome="refused") == 1
 
     run(engine, story())
+
+
+def test_a_bundle_that_was_replaced_is_freed_without_the_garbage_collector():
+    """The server exempts what it has loaded from collection (serving.process), so it must hold no cycle."""
+    engine = Engine(toy_live(), lambda verify: toy_live())
+    before = weakref.ref(engine.live)
+
+    async def story() -> None:
+        await engine.recommend(["i1"], PLAIN)
+        await engine.reload()
+        await engine.recommend(["i1"], PLAIN)
+
+    with no_collector():
+        run(engine, story())
+        assert before() is None
 
 
 def test_one_reload_at_a_time():
