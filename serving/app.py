@@ -23,6 +23,7 @@ from serving.request_log import GONE, RequestLog
 from serving.request_schemas import param_of
 from serving.routes import admin, health, items, models, recommendations
 from serving.settings import Settings
+from serving.shedding import Shedding
 
 Reload = Callable[[bool], Awaitable[LiveBundle]]
 """Serves what is on disk now and returns it; the argument says whether to compare hashes first."""
@@ -62,6 +63,7 @@ def create_app(settings: Settings, engine: Engine, reload: Reload | None = None)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(ClientGone, _on_gone)
     app.add_middleware(KeyGuard, settings=settings)
+    app.add_middleware(Shedding, engine=engine)
     app.add_middleware(RequestLog, metrics=engine.metrics)  # the last added is the outermost
     document: dict[str, Any] = {}
 

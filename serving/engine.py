@@ -60,6 +60,9 @@ class _Running:
     batch: int = 1
 
 
+PATIENCE = 0.5
+"""Share of a request's time that it may have to wait for its turn; the rest is for its search and for bad guesses."""
+
 _Lanes: TypeAlias = dict[tuple[LiveBundle, Normalize], Lane[_Running]]
 
 
@@ -71,6 +74,7 @@ class Engine:
         loader: how a reload gets the next one; None where there is nothing to reload.
         queue_size: requests that may wait.
         max_batch: requests searched together at most.
+        usual_timeout: seconds that a request has where nothing else is known of it.
         metrics: where it is counted.
     """
 
@@ -81,6 +85,7 @@ class Engine:
         *,
         queue_size: int = 256,
         max_batch: int = 16,
+        usual_timeout: float = 10.0,
         metrics: Metrics | None = None,
     ) -> None:
         self.metrics = metrics or Metrics()
@@ -88,11 +93,12 @@ class Engine:
         self._loader = loader
         self._queue_size = queue_size
         self._max_batch = max_batch
+        self._usual_timeout = usual_timeout
         self._waiting: deque[_Waiting] = deque()
         self._changed = Condition()
         self._reloading = Lock()
         self._closed = False
-        self._seconds_per_request = 0.01  # a running mean, for Retry-After
+        self._seconds_per_request = 0.01  # a running mean of what one takes, its batch mates shared out
         self.metrics.model_changed(live.model, live.catalog, len(live.recommender.index.catalog))
         self._thread = Thread(target=self._work, name="genrec-engine", daemon=True)
         self._thread.start()
@@ -201,6 +207,31 @@ class Engine:
                 one.answer.set_exception(NotReady("the server is stopping; send the request again"))
         self._thread.join(timeout=30)
 
+    def refusal(self) -> QueueFull | None:
+        """The error for one request more, where there is no place for it; it counts as refused then."""
+        if len(self._waiting) < self._queue_size and not self._waits_longer_than(self._usual_timeout):
+            return None
+        return self._refused(1)
+
+    def _waits_longer_than(self, timeout: float) -> bool:
+        """Whether a request that comes now would have spent most of its time before its search begins.
+
+        Who is let in and answered too late has been searched for in vain. A batch may always wait, however long
+        the last ones took.
+        """
+        if len(self._waiting) <= self._max_batch:
+            return False
+        return len(self._waiting) * self._seconds_per_request > PATIENCE * timeout
+
+    def _refused(self, requests: int) -> QueueFull:
+        self.metrics.shed.labels("queue_full").inc(requests)
+        seconds = math.ceil(len(self._waiting) * self._seconds_per_request)
+        return QueueFull(
+            f"expected an answer in time or a place among {self._queue_size} waiting requests, got none; "
+            "try again later",
+            retry_after=max(1, min(60, seconds)),
+        )
+
     def _enqueue(
         self, requests: Sequence[tuple[Sequence[ItemId], Wishes]], deadline: float | None
     ) -> list[Future[Answer]]:
@@ -209,13 +240,10 @@ class Engine:
         with self._changed:
             if self._closed:
                 raise NotReady("the server is stopping; send the request again")
-            if len(self._waiting) + len(entries) > self._queue_size:
-                self.metrics.shed.labels("queue_full").inc(len(entries))
-                seconds = math.ceil(len(self._waiting) * self._seconds_per_request)
-                raise QueueFull(
-                    f"expected a place among {self._queue_size} waiting requests, got none; try again later",
-                    retry_after=max(1, min(60, seconds)),
-                )
+            if len(self._waiting) + len(entries) > self._queue_size or (
+                deadline is not None and self._waits_longer_than(deadline - now)
+            ):
+                raise self._refused(len(entries))
             self._waiting.extend(entries)
             self.metrics.queue_depth.set(len(self._waiting))
             self._changed.notify()
@@ -223,6 +251,7 @@ class Engine:
 
     def _work(self) -> None:
         lanes: _Lanes = {}
+        busy = 0.0  # seconds since the last answer
         while True:
             room = self._max_batch - sum(len(lane) for lane in lanes.values())
             taken = self._take(room, wait=not lanes)
@@ -235,9 +264,10 @@ class Engine:
             answered = sum(self._step(lane) for lane in lanes.values())
             for key in [key for key, lane in lanes.items() if not len(lane)]:
                 del lanes[key]
+            busy += time.monotonic() - started
             if answered:
-                seconds = (time.monotonic() - started) / answered
-                self._seconds_per_request += 0.1 * (seconds - self._seconds_per_request)
+                self._seconds_per_request += 0.1 * (busy / answered - self._seconds_per_request)
+                busy = 0.0
 
     def _take(self, most: int, *, wait: bool) -> list[_Waiting] | None:
         """Up to ``most`` that wait, the first come first; None where the engine is closing."""

@@ -63,7 +63,13 @@ def engine_of(settings: Settings, bundle: Path) -> Engine:
     # of a server with Beauty's 12,101 items. What is loaded by now stays, so it need not be looked at again.
     gc.collect()
     gc.freeze()
-    return Engine(live, load, queue_size=settings.queue_size, max_batch=settings.max_batch)
+    return Engine(
+        live,
+        load,
+        queue_size=settings.queue_size,
+        max_batch=settings.max_batch,
+        usual_timeout=settings.default_timeout_ms / 1000,
+    )
 
 
 def server_of(app: FastAPI, *, backlog: int = BACKLOG) -> uvicorn.Server:

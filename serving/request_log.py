@@ -66,7 +66,9 @@ class RequestLog:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.seconds.labels(route).observe(seconds)
-        if not logger.isEnabledFor(logging.INFO):
+        # Refusals are counted above; a line for each would cost those that are answered.
+        level = logging.DEBUG if status == 429 else logging.INFO
+        if not logger.isEnabledFor(level):
             return
         line = {
             "request_id": request_id,
@@ -77,7 +79,7 @@ class RequestLog:
             "client": (scope.get("client") or ("",))[0],
             **facts,
         }
-        logger.info("request", extra={"facts": line})
+        logger.log(level, "request", extra={"facts": line})
 
 
 _METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE"))

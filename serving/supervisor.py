@@ -155,7 +155,7 @@ class Supervisor:
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(self._listener.fileno(), theirs.fileno()),
                 env={"OMP_NUM_THREADS": str(threads), **os.environ, METRICS_DIRECTORY: str(self._metrics)},
-                start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops them in order
+                process_group=0,  # Ctrl-C reaches the supervisor alone, which stops them in order
             )
         reader, writer = await asyncio.open_connection(sock=ours)
         writer.write(self._settings.model_dump_json().encode() + b"\n")

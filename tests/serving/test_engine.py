@@ -300,3 +300,30 @@ def test_a_server_without_a_bundle_on_disk_cannot_reload():
             await engine.reload()
 
     run(engine, story())
+
+
+def test_who_would_wait_too_long_for_their_time_is_refused_at_once():
+    engine, decoder = gated(max_batch=1)
+
+    async def story() -> None:
+        for _ in range(30):  # learn what a request takes: some milliseconds
+            decoder.gate.clear()
+            one = asyncio.ensure_future(engine.recommend([], PLAIN))
+            await entered(decoder)
+            await asyncio.sleep(0.01)
+            decoder.gate.set()
+            await one
+        decoder.gate.clear()
+        running = asyncio.ensure_future(engine.recommend([], PLAIN))
+        await entered(decoder)
+        waiting = [
+            asyncio.ensure_future(engine.recommend([], PLAIN, time.monotonic() + 30)) for _ in range(20)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull, match="in time"):  # 20 before it, 10 ms each
+            await engine.recommend([], PLAIN, time.monotonic() + 0.1)
+        patient = asyncio.ensure_future(engine.recommend([], PLAIN, time.monotonic() + 30))
+        decoder.gate.set()
+        assert all(one.recommendation.items for one in await asyncio.gather(running, *waiting, patient))
+
+    run(engine, story())

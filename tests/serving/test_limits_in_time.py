@@ -150,3 +150,27 @@ def test_a_full_queue_is_said_at_once_with_a_time_to_come_again():
             assert (await served.answer())[0] == 200
 
     run(server, story())
+
+
+def test_no_place_is_said_before_the_body_is_read():
+    server, decoder = gated(queue_size=1, max_requests=1)
+
+    async def story() -> None:
+        decoder.gate.clear()
+        running, waiting = Connection(server), Connection(server)
+        running.send(BODY)
+        await entered(decoder)
+        waiting.send(BODY)
+        while server.metric("genrec_queue_depth") < 1:
+            await asyncio.sleep(0.01)
+        for path in (ASK, BATCH):
+            refused = Connection(server, path)  # nothing was sent yet
+            status, body = await refused.answer()
+            assert (status, body["error"]["code"]) == (429, "queue_full")
+            assert int(refused.header(b"retry-after")) >= 1
+            counted = {"method": "POST", "route": path, "status": "429"}
+            assert server.metric("genrec_http_requests_total", **counted) == 1
+        decoder.gate.set()
+        assert [(await one.answer())[0] for one in (running, waiting)] == [200, 200]
+
+    run(server, story())
