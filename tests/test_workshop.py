@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -47,5 +48,7 @@ def test_the_version_is_said_once():
 def test_nothing_can_be_unpickled_or_run():
     for path in SOURCES:
         text = path.read_text("utf-8")
-        for word in ("import pickle", "allow_pickle=True", "trust_remote_code=True", " eval(", "exec("):
+        for word in ("import pickle", "allow_pickle=True", "trust_remote_code=True"):
             assert word not in text, f"{word!r} in {path}"
+        # Not a model's .eval(), nor asyncio's create_subprocess_exec, which starts a program by its arguments.
+        assert not re.search(r"(?<![\w.])(eval|exec)\(", text), path
