@@ -151,51 +151,67 @@ def fused_step(
                 all_end = depth[this_row] + 1 == path_length
                 none_ends = not all_end
             lowest = floor if all_end else (reach if none_ends else min(reach, floor))
-            begin, to_scan, norm, dense = row_edge[this_row], count, 0.0, False
-            if logits.ndim == 2:
-                begin, to_scan = 0, in_blocks(count)
-                dense = not catalog and vocabulary <= _DENSE * count and lowest > -np.inf
-                dense = dense and (none_ends or all_end)
-                if dense:
-                    begin = this_row * vocabulary
-                else:
-                    gather(flat, this_row * vocabulary, token, first, count, buffer)
-            if catalog:
-                norm = log_sum_exp(values, begin, count, largest(values, begin, count))
-            elif len(normalizer):
-                norm = np.float64(normalizer[this_row])
-            threshold = lowest_logit(lowest, base, norm)
-            if dense:
-                hit = any_reaches(flat, begin, vocabulary, threshold)
-            else:
-                hit = any_reaches(values, begin, count, threshold)
-            if not hit:
-                continue
             row_start, row_end = np.int64(span_start[first]), end[this_row]
+            in_row, few = row_end - row_start, False
+            if filtered:
+                in_row = bits_below(words, before, row_end) - bits_below(words, before, row_start)
+                if in_row == 0:
+                    continue
+                few = 4 * in_row < count and row_end - row_start < 64 * count  # few are allowed, and near
+            begin, to_scan, norm, dense = row_edge[this_row], count, 0.0, False
+            if len(normalizer):
+                norm = np.float64(normalizer[this_row])
+            if few and not catalog:  # nothing else of the row need be read
+                found = allowed_children(words, span_start, first, count, row_start, row_end, places)
+                for i_found in range(found):
+                    if logits.ndim == 2:
+                        begin = this_row * vocabulary + np.int64(token[first + places[i_found]])
+                        picked[i_found] = flat[begin]
+                    else:
+                        picked[i_found] = flat[begin + places[i_found]]
+            else:
+                if logits.ndim == 2:
+                    begin, to_scan = 0, in_blocks(count)
+                    dense = not catalog and vocabulary <= _DENSE * count and lowest > -np.inf
+                    dense = dense and (none_ends or all_end)
+                    if dense:
+                        begin = this_row * vocabulary
+                    else:
+                        gather(flat, this_row * vocabulary, token, first, count, buffer)
+                if catalog:
+                    norm = log_sum_exp(values, begin, count, largest(values, begin, count))
+                threshold = lowest_logit(lowest, base, norm)
+                if few:
+                    hit = True
+                elif dense:
+                    hit = any_reaches(flat, begin, vocabulary, threshold)
+                else:
+                    hit = any_reaches(values, begin, count, threshold)
+                if not hit:
+                    continue
+                if few:
+                    found = allowed_children(words, span_start, first, count, row_start, row_end, places)
+                elif dense:
+                    found = children_reaching(flat, begin, vocabulary, threshold, token, first, count, places)
+                elif none_ends or all_end:
+                    found = reaching(
+                        values, begin, to_scan if threshold > -np.inf else count, threshold, places
+                    )
+                else:
+                    going, ended = lowest_logit(reach, base, norm), lowest_logit(floor, base, norm)
+                    if not catalog:  # without children a path may still go on
+                        ended = min(going, ended)
+                    found = reaching_by_kind(values, begin, count, first, first_child, going, ended, places)
+                if dense:
+                    for i_found in range(found):
+                        picked[i_found] = flat[begin + np.int64(token[first + places[i_found]])]
+                else:
+                    for i_found in range(found):
+                        picked[i_found] = values[begin + places[i_found]]
             low, high = 0, 0
             if excluded_count:
                 low = _first_at_least(excluded, 0, excluded_count, row_start)
                 high = _first_at_least(excluded, low, excluded_count, row_end)
-            in_row = row_end - row_start
-            if filtered:
-                in_row = bits_below(words, before, row_end) - bits_below(words, before, row_start)
-            if 4 * in_row < count and row_end - row_start < 64 * count:  # few are allowed, and they are near
-                found = allowed_children(words, span_start, first, count, row_start, row_end, places)
-            elif dense:
-                found = children_reaching(flat, begin, vocabulary, threshold, token, first, count, places)
-            elif none_ends or all_end:
-                found = reaching(values, begin, to_scan if threshold > -np.inf else count, threshold, places)
-            else:
-                going, ended = lowest_logit(reach, base, norm), lowest_logit(floor, base, norm)
-                if not catalog:  # without children a path may still go on
-                    ended = min(going, ended)
-                found = reaching_by_kind(values, begin, count, first, first_child, going, ended, places)
-            if dense:
-                for i_found in range(found):
-                    picked[i_found] = flat[begin + np.int64(token[first + places[i_found]])]
-            else:
-                for i_found in range(found):
-                    picked[i_found] = values[begin + places[i_found]]
             if size + found > room:
                 left_out = max(left_out, keep_best(key, edge_of, score_of, size, limit, reach, highest))
                 size, next_cut = limit, limit + 1
