@@ -60,6 +60,7 @@ class _Running:
     batch: int = 1
 
 
+FADE = 0.97  # weight of what was measured one delivery ago: some thirty deliveries count
 PATIENCE = 0.5
 """Share of a request's time that it may have to wait for its turn; the rest is for its search and for bad guesses."""
 
@@ -98,7 +99,8 @@ class Engine:
         self._changed = Condition()
         self._reloading = Lock()
         self._closed = False
-        self._seconds_per_request = 0.01  # a running mean of what one takes, its batch mates shared out
+        # What the latest requests took, fading; one stall among them must not count for all.
+        self._busy, self._answered = 0.1, 10.0
         self.metrics.model_changed(live.model, live.catalog, len(live.recommender.index.catalog))
         self._thread = Thread(target=self._work, name="genrec-engine", daemon=True)
         self._thread.start()
@@ -213,6 +215,10 @@ class Engine:
             return None
         return self._refused(1)
 
+    @property
+    def _seconds_per_request(self) -> float:
+        return self._busy / self._answered
+
     def _waits_longer_than(self, timeout: float) -> bool:
         """Whether a request that comes now would have spent most of its time before its search begins.
 
@@ -266,7 +272,7 @@ class Engine:
                 del lanes[key]
             busy += time.monotonic() - started
             if answered:
-                self._seconds_per_request += 0.1 * (busy / answered - self._seconds_per_request)
+                self._busy, self._answered = FADE * self._busy + busy, FADE * self._answered + answered
                 busy = 0.0
 
     def _take(self, most: int, *, wait: bool) -> list[_Waiting] | None:
