@@ -1,15 +1,17 @@
 """The default BM25 engine: bm25s, scores as Lucene computes them.
 
 bm25s scores every posting when the index is built; a search adds up the lists of the query's terms. What
-this file adds is what the contract asks and bm25s leaves open: ordered ties, no hits without a common term,
-any ``k``, empty queries, exclusions. It knows catalog rows and text, no catalog.
+this file adds is what the contract asks and bm25s leaves open: Lucene's scores to the last bit, ordered ties,
+no hits without a common term, any ``k``, empty queries, filters. It knows catalog rows and text, no catalog.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +19,45 @@ import bm25s
 import numpy as np
 
 from index.bm25.analyzer import ANALYZER, analyze
-from index.bm25.base import Hits, check_search
+from index.bm25.base import Bm25Settings, Hits, TermScore, best_hits, check_row, check_search
+from index.bm25.documents import Texts, item_terms
+from index.bm25.lucene_scores import inverse_document_frequencies, posting_scores
 from index.errors import IndexFormatError, RequestError
-from index.types import Float32Array, IntArray
+from index.types import BoolArray, Float32Array, Int32Array, Int64Array, IntArray
 
 _ANALYZER_FILE = "analyzer.json"
+_NO_ROWS = np.zeros(0, dtype=np.int32)
+_NO_SCORES = np.zeros(0, dtype=np.float32)
 
 
 class Bm25sIndex:
     """N item texts as one bm25s index; see ``Bm25`` for the rules of ``search``. Made by ``build`` or ``load``."""
 
-    def __init__(self, engine: bm25s.BM25) -> None:
+    def __init__(self, engine: bm25s.BM25, weights: Mapping[str, int] | None = None) -> None:
         self._engine = engine
+        self._settings = Bm25Settings(k1=engine.k1, b=engine.b, weights=weights)
 
     @classmethod
-    def build(cls, texts: Sequence[str], k1: float = 1.2, b: float = 0.75) -> Bm25sIndex:
-        """Index one text per catalog row.
+    def build(
+        cls, texts: Texts, k1: float = 1.2, b: float = 0.75, weights: Mapping[str, int] | None = None
+    ) -> Bm25sIndex:
+        """Index one text, or one text per field, for each catalog row.
 
         A document's score is Σ over query terms of ``idf · tf / (tf + k1 · (1 − b + b · length / mean
         length))`` with ``idf = log(1 + (D − df + ½) / (df + ½))``: Lucene's BM25Similarity. As in Lucene, D
         and the mean length count only the texts that have a term, so untitled items change no score.
 
         Args:
-            texts: N texts, any of them empty.
-            k1: how slowly repeats of a term saturate, >= 0; the default is Lucene's.
-            b: how much long texts are held back, in [0, 1]; the default is Lucene's.
+            texts: N texts, any of them empty; or N texts for each field of ``weights``.
+            k1: see ``Bm25Settings``, as for the next two.
+            b: see there.
+            weights: see there.
 
         Raises:
-            RequestError: ``k1`` or ``b`` is out of range.
+            RequestError: a setting is out of range, or fields and weights do not fit.
         """
-        if not k1 >= 0 or not 0 <= b <= 1:
-            raise RequestError(f"expected k1 >= 0 and b in [0, 1], got k1={k1}, b={b}")
-        documents = analyze(texts)
+        settings = Bm25Settings(k1=k1, b=b, weights=weights)
+        documents = item_terms(texts, settings.weights)
         rows = np.flatnonzero([len(terms) > 0 for terms in documents])
         # Ids in sorted term order: bm25s numbers terms by iterating a set, which differs from run to run.
         term_ids = {term: i for i, term in enumerate(sorted({t for terms in documents for t in terms}))}
@@ -56,36 +65,71 @@ class Bm25sIndex:
         if term_ids:  # without a single term bm25s divides by a mean length of zero
             worded = [[term_ids[term] for term in documents[row]] for row in rows]
             engine.index((worded, term_ids), create_empty_token=False, show_progress=False)
+            engine.scores["data"] = _lucene_scores(worded, engine.scores["indptr"], settings)
             postings = rows[engine.scores["indices"]].astype(np.int32)
         else:
             postings = np.zeros(0, dtype=np.int32)
             engine.scores = {"data": np.zeros(0, dtype=np.float32), "indptr": np.zeros(1, dtype=np.int64)}
             engine.vocab_dict, engine.nonoccurrence_array = {}, None
         # From here on bm25s speaks catalog rows: it scores N documents, some of them in no posting list.
-        engine.scores |= {"indices": postings, "num_docs": len(texts)}
-        return cls(engine)
+        engine.scores |= {"indices": postings, "num_docs": len(documents)}
+        return cls(engine, settings.weights)
 
     def __len__(self) -> int:
         return int(self._engine.scores["num_docs"])
 
-    def search(self, queries: Sequence[str], k: int, exclude: Sequence[IntArray] | None = None) -> list[Hits]:
+    @property
+    def settings(self) -> Bm25Settings:
+        """What the index was built with."""
+        return self._settings
+
+    def search(
+        self,
+        queries: Sequence[str],
+        k: int,
+        exclude: Sequence[IntArray] | None = None,
+        allowed: Sequence[BoolArray | None] | None = None,
+    ) -> list[Hits]:
         """The best ``k`` items of each query; see ``Bm25.search``."""
-        check_search(k, exclude, len(queries), len(self))
+        check_search(k, exclude, allowed, len(queries), len(self))
         hits = []
         for query, terms in enumerate(analyze(queries)):
             scores = self._scores(terms)
             if exclude is not None:
                 scores[exclude[query]] = 0.0
-            hits.append(_best(scores, k))
+            mask = None if allowed is None else allowed[query]
+            if mask is not None:
+                scores[~mask] = 0.0
+            hits.append(best_hits(scores, k))
         return hits
+
+    def explain(self, query: str, row: int) -> list[TermScore]:
+        """The query's terms that the item has; see ``Bm25.explain``."""
+        check_row(row, len(self))
+        found = []
+        for term, times in Counter(analyze([query])[0]).items():
+            rows, scores = self._postings(term)
+            found += [TermScore(term, times * float(score)) for score in scores[rows == row]]
+        return sorted(found, key=lambda part: (-part.score, part.term))
 
     def _scores(self, terms: list[str]) -> Float32Array:
         """float32[N]: the score of every item, zero where it shares no term."""
-        known = self._engine.get_tokens_ids(terms)
-        if not known:
-            return np.zeros(len(self), dtype=np.float32)
-        scores: Float32Array = self._engine.get_scores_from_ids(known)
-        return scores
+        # Summed in double and rounded once, as Lucene does: in single precision the sum would depend on the
+        # order of the words, and items that tie would not.
+        sums = np.zeros(len(self), dtype=np.float64)
+        for term, times in Counter(terms).items():
+            rows, scores = self._postings(term)
+            sums[rows] += times * scores.astype(np.float64)
+        return sums.astype(np.float32)
+
+    def _postings(self, term: str) -> tuple[Int32Array, Float32Array]:
+        """The rows that have a term, and what it gives each of them."""
+        number = self._engine.vocab_dict.get(term)
+        if number is None:
+            return _NO_ROWS, _NO_SCORES
+        scores = self._engine.scores
+        here = slice(scores["indptr"][number], scores["indptr"][number + 1])
+        return scores["indices"][here], scores["data"][here]
 
     def without(self, rows: IntArray) -> Bm25sIndex:
         """The same index, in which ``rows`` are never found; every other item keeps its scores."""
@@ -100,13 +144,14 @@ class Bm25sIndex:
             "indices": scores["indices"][keep],
             "indptr": kept_before[scores["indptr"]],
         }
-        return Bm25sIndex(engine)
+        return Bm25sIndex(engine, self._settings.weights)
 
     def save(self, directory: Path | str) -> None:
         """Write arrays as ``.npy`` and the rest as JSON. Not atomic: whoever saves an index swaps it in whole."""
         directory = Path(directory)
         self._engine.save(directory, show_progress=False)
-        (directory / _ANALYZER_FILE).write_text(json.dumps({"analyzer": ANALYZER}), encoding="utf-8")
+        about = {"analyzer": ANALYZER, "weights": self._settings.weights}
+        (directory / _ANALYZER_FILE).write_text(json.dumps(about), encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path | str) -> Bm25sIndex:
@@ -118,7 +163,8 @@ class Bm25sIndex:
         """
         directory = Path(directory)
         try:
-            analyzer = json.loads((directory / _ANALYZER_FILE).read_text(encoding="utf-8"))["analyzer"]
+            about = json.loads((directory / _ANALYZER_FILE).read_text(encoding="utf-8"))
+            analyzer, weights = about["analyzer"], about.get("weights")
             engine = bm25s.BM25.load(directory, mmap=True, show_progress=False, backend="numpy")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise IndexFormatError(
@@ -136,19 +182,31 @@ class Bm25sIndex:
                 f"expected BM25 arrays that fit each other in {directory}, got files of different indexes; "
                 "build the index again"
             )
-        return cls(engine)
+        try:
+            return cls(engine, weights)
+        except (AttributeError, RequestError) as error:
+            raise IndexFormatError(
+                f"expected the settings of a BM25 index in {directory}, got {error}; build the index again"
+            ) from error
 
 
-def _best(scores: Float32Array, k: int) -> Hits:
-    """The k best of the positive scores by (−score, row)."""
-    rows = np.flatnonzero(scores > 0).astype(np.int32)
-    found = scores[rows]
-    if len(found) > k:
-        # Everything as good as the k-th best stays until ties are in row order.
-        worst = np.partition(found, len(found) - k)[len(found) - k]
-        rows, found = rows[found >= worst], found[found >= worst]
-    order = np.argsort(-found, kind="stable")[:k]
-    return Hits(rows=rows[order], scores=found[order])
+def _lucene_scores(worded: list[list[int]], indptr: Int64Array, settings: Bm25Settings) -> Float32Array:
+    """float32[postings]: what bm25s computed, but to the last bit as Lucene does; see ``lucene_scores``."""
+    lengths = np.fromiter(map(len, worded), dtype=np.int64, count=len(worded))
+    terms = np.fromiter(chain.from_iterable(worded), dtype=np.int64, count=int(lengths.sum()))
+    documents = np.repeat(np.arange(len(worded)), lengths)
+    # Sorted by (term, document), as the postings of bm25s are.
+    keys, frequency = np.unique(terms * len(worded) + documents, return_counts=True)
+    holders = np.diff(indptr)
+    idf = inverse_document_frequencies(holders, len(worded))
+    return posting_scores(
+        idf=np.repeat(idf, holders),
+        frequency=frequency,
+        length=lengths[keys % len(worded)],
+        mean_length=float(lengths.mean()),
+        k1=settings.k1,
+        b=settings.b,
+    )
 
 
 def _fits(scores: dict[str, Any], terms: int) -> bool:
