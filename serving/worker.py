@@ -11,6 +11,7 @@ import itertools
 import signal
 import socket
 import sys
+from importlib.util import find_spec
 
 import uvicorn
 
@@ -134,8 +135,10 @@ def main() -> None:
     engine.metrics.workers.set(1)
     engine.metrics.starts.inc()
     worker = Worker(engine)
-    # One connection at a time, so that the others get some: they all wait on one socket.
-    server = server_of(create_app(settings, engine, worker.reload), backlog=1)
+    # One connection at a time, so that the others get some: they all wait on one socket. uvloop asks the system
+    # itself, past the class above, and would leave it a queue of one.
+    backlog = BACKLOG if find_spec("uvloop") else 1
+    server = server_of(create_app(settings, engine, worker.reload), backlog=backlog)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(worker.serve(server, listener, control))
 
