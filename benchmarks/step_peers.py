@@ -9,57 +9,21 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import marisa_trie
 import numpy as np
 import torch
 from transformers import PrefixConstrainedLogitsProcessor
 
 from benchmarks.step_data import Stand
+from genrec.bench.step_peers import DictTrie, MarisaTokens
 from index.types import Int64Array
 
+__all__ = ["DictTrie", "MarisaTokens", "Static", "genre_tries", "hugging_face", "selecting"]
+
 Step = Callable[[], Any]
-_SURROGATES = 0xD800  # code points from here to 0xDFFF are no characters
-
-
-class DictTrie:
-    """The trie of dictionaries that users of ``prefix_allowed_tokens_fn`` write."""
-
-    def __init__(self, paths: Sequence[Sequence[int]]) -> None:
-        self.root: dict[int, Any] = {}
-        for path in paths:
-            node = self.root
-            for token in path:
-                node = node.setdefault(token, {})
-
-    def get(self, prefix: list[int]) -> list[int]:
-        node = self.root
-        for token in prefix:
-            node = node[token]
-        return list(node)
-
-
-class MarisaTokens:
-    """Paths as strings, one character a token, in a marisa trie; children are read off the keys below."""
-
-    def __init__(self, paths: Sequence[Sequence[int]]) -> None:
-        self.trie = marisa_trie.Trie("".join(map(_character, path)) for path in paths)
-
-    def get(self, prefix: list[int]) -> list[int]:
-        text = "".join(map(_character, prefix))
-        return [_token(c) for c in {key[len(text)] for key in self.trie.iterkeys(text)}]
-
-
-def _character(token: int) -> str:
-    return chr(token if token < _SURROGATES else token + 0x800)
-
-
-def _token(character: str) -> int:
-    code = ord(character)
-    return code if code < _SURROGATES else code - 0x800
 
 
 def hugging_face(trie: Any, stand: Stand, beams: int) -> Step:
