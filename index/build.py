@@ -8,7 +8,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from index.bm25.base import Bm25Settings
 from index.bm25.bm25s_index import Bm25sIndex
+from index.bm25.documents import catalog_texts
 from index.catalog import Catalog
 from index.errors import CatalogError
 from index.histories import Histories, hold_out_last, temporal_split
@@ -40,6 +42,11 @@ class IndexSettings:
     collisions: Collisions = "extra"
     holdout: Holdout = "last-two"
     seed: int = 0
+    bm25_k1: float = 1.2  # for this and the next two see Bm25Settings
+    bm25_b: float = 0.75
+    bm25_weights: dict[str, int] | None = (
+        None  # such as {"title": 3, "description": 1}; None: one text an item
+    )
 
 
 def training_part(histories: Histories, holdout: Holdout) -> Histories:
@@ -64,7 +71,8 @@ def build_index(
         progress: told the stage and how far it is.
 
     Raises:
-        CatalogError: the catalog has no item.
+        CatalogError: the catalog has no item, or no field of a name in ``bm25_weights``.
+        RequestError: a setting of BM25 is out of range.
         MissingDependencyError: the text encoder asked for is not installed.
         IdentifierError: more items share a code path than can be told apart.
     """
@@ -74,6 +82,8 @@ def build_index(
         raise CatalogError("expected at least one item, got an empty catalog; nothing can be indexed")
     training = training_part(histories, settings.holdout) if histories is not None else _no_histories()
 
+    bm25 = Bm25Settings(k1=settings.bm25_k1, b=settings.bm25_b, weights=settings.bm25_weights)
+    words = catalog_texts(catalog, bm25.weights)
     texts = catalog.texts()
     encoder = resolve_encoder(settings.text_encoder, texts, seed=settings.seed)
     text = encoder.encode(texts, progress=lambda done, total: tell("text vectors", done, total))
@@ -100,7 +110,7 @@ def build_index(
         codebooks=codebooks,
         vectors=fused,
         encoder=encoder,
-        bm25=Bm25sIndex.build(texts),
+        bm25=Bm25sIndex.build(words, k1=bm25.k1, b=bm25.b, weights=bm25.weights),
         trained_events=event_hashes(training, catalog.item_ids),
         settings={**asdict(settings), "text_encoder": encoder.name},
     )

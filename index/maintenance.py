@@ -27,7 +27,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from index.bm25.base import Bm25Settings
 from index.bm25.bm25s_index import Bm25sIndex
+from index.bm25.documents import catalog_texts
 from index.catalog import Catalog
 from index.catalog_readers import CatalogColumns, CatalogReading, read_catalog
 from index.errors import CatalogError, IdentifierError
@@ -94,7 +96,7 @@ def add_items(index: ItemIndex, items: Catalog) -> ItemIndex:
             text=all_text,
             cooccurrence=np.concatenate([index.vectors.cooccurrence, unseen]),
         ),
-        bm25=_bm25(catalog, removed),
+        bm25=_bm25(catalog, removed, index.bm25.settings),
         removed=removed,
         changes=replace(
             index.changes,
@@ -165,7 +167,7 @@ def compact(index: ItemIndex) -> ItemIndex:
         catalog=catalog,
         trie=build_trie(level_tokens(index.codes[keep], index.level_sizes)),
         vectors=_rows_of(index.vectors, keep),
-        bm25=_bm25(catalog, index.removed[:0]),
+        bm25=_bm25(catalog, index.removed[:0], index.bm25.settings),
         removed=index.removed[:0],
         changes=replace(
             index.changes,
@@ -219,12 +221,10 @@ def _with_fields_of(items: Catalog, catalog: Catalog) -> Catalog:
     return Catalog(items.frame.select(catalog.frame.columns))
 
 
-def _bm25(catalog: Catalog, removed: Int32Array) -> Bm25sIndex:
-    """BM25 over the items that are left; a removed row is a text without words, which is never found."""
-    texts = catalog.texts()
-    for row in removed.tolist():
-        texts[row] = ""
-    return Bm25sIndex.build(texts)
+def _bm25(catalog: Catalog, removed: Int32Array, settings: Bm25Settings) -> Bm25sIndex:
+    """BM25 over the items that are left, by the settings of the index; a removed row has no words."""
+    texts = catalog_texts(catalog, settings.weights, removed)
+    return Bm25sIndex.build(texts, k1=settings.k1, b=settings.b, weights=settings.weights)
 
 
 def _rows_of(vectors: FusedVectors, rows: IntArray) -> FusedVectors:

@@ -1,18 +1,61 @@
-"""What an engine indexes: the terms of each item, fields repeated by their weight.
+"""What an engine indexes: texts of a catalog, and the terms of each item, fields repeated by their weight.
 
 All engines take their documents from here, so they count the same occurrences. It knows no engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from index.bm25.analyzer import analyze
-from index.errors import RequestError
+from index.catalog import Catalog
+from index.errors import CatalogError, RequestError
+from index.types import IntArray
 
 Texts: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]]
 """N texts, any of them empty; or N texts for each field, where fields are weighted."""
+
+
+def catalog_texts(
+    catalog: Catalog, weights: Mapping[str, int] | None, removed: IntArray | None = None
+) -> Texts:
+    """The texts of a catalog: one an item, or by the fields of ``weights`` (``title`` is one).
+
+    Args:
+        catalog: N items.
+        weights: see ``Bm25Settings``.
+        removed: rows that get texts without words, which are never found.
+
+    Raises:
+        CatalogError: a field the catalog does not have.
+    """
+    gone = [] if removed is None else removed.tolist()
+    if weights is None:
+        return _blanked(catalog.texts(), gone)
+    unknown = [name for name in weights if name not in ("title", *catalog.field_names)]
+    if unknown:
+        raise CatalogError(
+            f"expected weights for fields among {['title', *catalog.field_names]}, got {unknown}; "
+            "correct or leave them out"
+        )
+    return {name: _blanked([_text(value) for value in catalog.frame[name]], gone) for name in weights}
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return (
+        " ".join(map(_text, value))
+        if isinstance(value, Iterable) and not isinstance(value, str)
+        else str(value)
+    )
+
+
+def _blanked(texts: list[str], rows: list[int]) -> list[str]:
+    for row in rows:
+        texts[row] = ""
+    return texts
 
 
 def item_terms(texts: Texts, weights: Mapping[str, int] | None) -> list[list[str]]:

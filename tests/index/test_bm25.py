@@ -6,14 +6,20 @@ import json
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.bm25.analyzer import analyze
-from index.bm25.base import Hits
+from index.bm25.base import Bm25Settings, Hits
 from index.bm25.bm25s_index import Bm25sIndex
-from index.errors import IndexFormatError
+from index.bm25.documents import catalog_texts
+from index.build import IndexSettings, build_index
+from index.catalog import Catalog
+from index.errors import CatalogError, IndexFormatError
+from index.item_index import load_index
+from index.maintenance import add_items, compact, remove_items
 
 FILMS = ["Alien", "Aliens", "The Alien Queen", "", "Amélie", "It", "Queen of Katwe"]
 
@@ -154,3 +160,42 @@ def test_explanations_survive_removals_and_disk(tmp_path: Path) -> None:
     built.save(tmp_path)
     assert Bm25sIndex.load(tmp_path).explain("alien", 1) == built.explain("alien", 1) != []
     assert built.explain("alien", 0) == []
+
+
+def test_an_index_keeps_its_bm25_settings_through_every_change(tmp_path: Path) -> None:
+    """Adding items and compacting build BM25 anew: by the weights of the index, not by the defaults."""
+    frame = pl.DataFrame(
+        {
+            "item_id": [f"i{row}" for row in range(7)],
+            "title": ["Red shoe", "Blue hat", "Green hat", "", "Red tie", "Old coat", "New coat"],
+            "categories": [["shoes"], ["red", "hats"], ["hats"], None, [], ["coats"], ["coats"]],
+            "description": ["for feet", None, "a red hat", "", "silk", "for winter", "red and warm"],
+        }
+    )
+    weights = {"title": 3, "categories": 2, "description": 1}
+    settings = IndexSettings(
+        text_encoder="tfidf", levels=2, codebook_size=3, bm25_k1=0.9, bm25_b=0.4, bm25_weights=weights
+    )
+    build_index(Catalog(frame.head(6)), None, settings).save(tmp_path / "index")
+    index = load_index(tmp_path / "index")
+    assert index.settings["bm25_weights"] == weights
+    assert set(index.bm25.search(["red"], 6)[0].rows.tolist()) == {0, 1, 2, 4}
+    more = add_items(index, Catalog(frame.tail(1)))
+    less = remove_items(more, ["i0"])
+    fresh = compact(less)
+    for changed in (index, more, less, fresh):
+        assert changed.bm25.settings == Bm25Settings(k1=0.9, b=0.4, weights=weights)
+    assert set(more.bm25.search(["red"], 9)[0].rows.tolist()) == {0, 4, 1, 2, 6}
+    texts = catalog_texts(Catalog(frame), weights, removed=np.array([0]))
+    by_hand = Bm25sIndex.build(texts, k1=0.9, b=0.4, weights=weights)
+    readded = add_items(remove_items(index, ["i0"]), Catalog(frame.tail(1)))
+    assert same(by_hand.search(["red hat"], 9)[0], readded.bm25.search(["red hat"], 9)[0])
+
+
+def test_weights_of_fields_that_the_catalog_has_not_are_refused() -> None:
+    catalog = Catalog(pl.DataFrame({"item_id": ["1"], "title": ["Alien"], "genre": ["horror"]}))
+    with pytest.raises(CatalogError, match=r"among \['title', 'genre'\], got \['genres'\]"):
+        build_index(
+            catalog, None, IndexSettings(text_encoder="tfidf", bm25_weights={"title": 2, "genres": 1})
+        )
+    assert catalog_texts(catalog, {"genre": 1}) == {"genre": ["horror"]}
