@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,9 @@ JavaClass: TypeAlias = Callable[[str], Any]
 # the start where it has none, the others warn on standard error.
 _VECTOR_MODULE = "jdk.incubator.vector"
 _TERMS, _ROW = "terms", "row"
+# pyjnius reads a class the first time it meets it, and a second thread that comes meanwhile sees half of it: one
+# of three hundred first searches came back empty.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 class LuceneIndex:
@@ -61,32 +65,8 @@ class LuceneIndex:
         # characters beyond U+FFFF do not survive the way to Java.
         terms = sorted({term for document in documents for term in document})
         numbers = {term: str(number) for number, term in enumerate(terms)}
-        java = start_lucene()
-        similarity = java("org.apache.lucene.search.similarities.BM25Similarity")(float(k1), float(b))
-        config = java("org.apache.lucene.index.IndexWriterConfig")(
-            java("org.apache.lucene.analysis.core.WhitespaceAnalyzer")()
-        )
-        # Only neighbours are merged, so document numbers are catalog rows, by which Lucene breaks ties.
-        config.setMergePolicy(java("org.apache.lucene.index.LogDocMergePolicy")())
-        config.setSimilarity(similarity)
-        directory = java("org.apache.lucene.store.ByteBuffersDirectory")()
-        writer = java("org.apache.lucene.index.IndexWriter")(directory, config)
-        document_class = java("org.apache.lucene.document.Document")
-        text_field = java("org.apache.lucene.document.TextField")
-        row_field = java("org.apache.lucene.document.IntPoint")
-        not_stored = java("org.apache.lucene.document.Field$Store").NO
-        for row, words in enumerate(documents):
-            document = document_class()
-            document.add(row_field(_ROW, row))
-            if words:  # a document without the field counts neither in D nor in the mean length
-                document.add(text_field(_TERMS, " ".join([numbers[word] for word in words]), not_stored))
-            writer.addDocument(document)
-        writer.forceMerge(1)
-        writer.close()
-        searcher = java("org.apache.lucene.search.IndexSearcher")(
-            java("org.apache.lucene.index.DirectoryReader").open(directory).getContext()
-        )
-        searcher.setSimilarity(similarity)
+        with _ONE_AT_A_TIME:
+            searcher = _searcher([[numbers[term] for term in terms] for terms in documents], settings)
         return cls(searcher, numbers, len(documents), settings)
 
     def __len__(self) -> int:
@@ -108,26 +88,28 @@ class LuceneIndex:
         check_search(k, exclude, allowed, len(queries), len(self))
         filters: dict[int, Any] = {}  # the requests of one batch often share a mask
         hits = []
-        for query, terms in enumerate(analyze(queries)):
-            conditions = []
-            if exclude is not None and len(exclude[query]):
-                conditions.append((_rows_query(exclude[query]), "MUST_NOT"))
-            mask = None if allowed is None else allowed[query]
-            if mask is not None:
-                if id(mask) not in filters:
-                    filters[id(mask)] = _rows_query(np.flatnonzero(mask))
-                conditions.append((filters[id(mask)], "FILTER"))
-            hits.append(self._best(Counter(terms), k, conditions))
+        with _ONE_AT_A_TIME:
+            for query, terms in enumerate(analyze(queries)):
+                conditions = []
+                if exclude is not None and len(exclude[query]):
+                    conditions.append((_rows_query(exclude[query]), "MUST_NOT"))
+                mask = None if allowed is None else allowed[query]
+                if mask is not None:
+                    if id(mask) not in filters:
+                        filters[id(mask)] = _rows_query(np.flatnonzero(mask))
+                    conditions.append((filters[id(mask)], "FILTER"))
+                hits.append(self._best(Counter(terms), k, conditions))
         return hits
 
     def explain(self, query: str, row: int) -> list[TermScore]:
         """The query's terms that the item has; see ``Bm25.explain``."""
         check_row(row, len(self))
-        only = [(_rows_query(np.array([row])), "FILTER")]
         found = []
-        for term, times in Counter(analyze([query])[0]).items():
-            scores = self._best(Counter({term: times}), 1, only).scores
-            found += [TermScore(term, float(score)) for score in scores]
+        with _ONE_AT_A_TIME:
+            only = [(_rows_query(np.array([row])), "FILTER")]
+            for term, times in Counter(analyze([query])[0]).items():
+                scores = self._best(Counter({term: times}), 1, only).scores
+                found += [TermScore(term, float(score)) for score in scores]
         return sorted(found, key=lambda part: (-part.score, part.term))
 
     def _best(self, terms: Counter[str], k: int, conditions: Sequence[tuple[Any, str]]) -> Hits:
@@ -151,6 +133,39 @@ class LuceneIndex:
             rows=np.array([hit.doc for hit in found], dtype=np.int32),
             scores=np.array([hit.score for hit in found], dtype=np.float32),
         )
+
+
+def _searcher(documents: Sequence[Sequence[str]], settings: Bm25Settings) -> Any:
+    """A Lucene searcher over documents of words, in memory; document numbers are catalog rows."""
+    java = start_lucene()
+    similarity = java("org.apache.lucene.search.similarities.BM25Similarity")(
+        float(settings.k1), float(settings.b)
+    )
+    config = java("org.apache.lucene.index.IndexWriterConfig")(
+        java("org.apache.lucene.analysis.core.WhitespaceAnalyzer")()
+    )
+    # Only neighbours are merged, so document numbers are catalog rows, by which Lucene breaks ties.
+    config.setMergePolicy(java("org.apache.lucene.index.LogDocMergePolicy")())
+    config.setSimilarity(similarity)
+    directory = java("org.apache.lucene.store.ByteBuffersDirectory")()
+    writer = java("org.apache.lucene.index.IndexWriter")(directory, config)
+    document_class = java("org.apache.lucene.document.Document")
+    text_field = java("org.apache.lucene.document.TextField")
+    row_field = java("org.apache.lucene.document.IntPoint")
+    not_stored = java("org.apache.lucene.document.Field$Store").NO
+    for row, words in enumerate(documents):
+        document = document_class()
+        document.add(row_field(_ROW, row))
+        if words:  # a document without the field counts neither in D nor in the mean length
+            document.add(text_field(_TERMS, " ".join(words), not_stored))
+        writer.addDocument(document)
+    writer.forceMerge(1)
+    writer.close()
+    searcher = java("org.apache.lucene.search.IndexSearcher")(
+        java("org.apache.lucene.index.DirectoryReader").open(directory).getContext()
+    )
+    searcher.setSimilarity(similarity)
+    return searcher
 
 
 def _rows_query(rows: IntArray) -> Any:

@@ -120,6 +120,21 @@ def test_lucene_imports_neither_torch_nor_a_client(java: str) -> None:
 
 
 @needs_lucene
+def test_threads_that_search_first_find_what_later_ones_do() -> None:
+    """pyjnius gave a thread that came while it read a class no hits; seen about once in ten processes."""
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from index.bm25.lucene_index import LuceneIndex\n"
+        "index = LuceneIndex.build(['red', 'red hat', 'blue'])\n"
+        "with ThreadPoolExecutor(4) as pool:\n"
+        "    found = pool.map(lambda query: index.search([query], 3)[0].rows.tolist(), ['red'] * 100)\n"
+        "    print({tuple(rows) for rows in found})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "{(0, 1)}", done.stderr
+
+
+@needs_lucene
 def test_a_java_started_by_others_is_refused() -> None:
     code = (
         "from index.bm25.java import find_java; import os\n"
