@@ -54,6 +54,8 @@ $(VENV)/.train: $(VENV)/bin/pip pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.train
 	$(BIN)/pip install --quiet --editable '.[train,text,dev]'
+	# Pyserini for its jar of Lucene; the sixty packages it asks for besides are not used.
+	$(BIN)/pip install --quiet --no-deps pyserini==1.6.0
 	touch $@
 
 .venv-light/.ready: pyproject.toml
