@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
-import re
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
+
+from genrec.capabilities import cpu_name, installed_version
 
 _PACKAGES = ("numpy", "torch", "transformers", "onnxruntime", "numba")
 
 
 def machine() -> dict[str, str | int | float]:
     """Hardware, load and versions, for the head of a report."""
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
+    versions = {package: installed_version(package) or "not installed" for package in _PACKAGES}
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count() or 1,
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "system": platform.system(),
@@ -53,10 +47,3 @@ def matrix_throughput(rows: int = 256, inner: int = 256, columns: int = 768) -> 
             torch.nn.functional.linear(left, right)
         best = min(best, (time.process_time() - start) / 20)
     return float(2 * rows * inner * columns / best / 1e9)
-
-
-def _cpu_name() -> str:
-    """From the kernel where it says; ``platform.processor`` is often empty."""
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None
-    return found[1] if found else platform.processor() or platform.machine()
