@@ -12,9 +12,9 @@ from index.catalog import Catalog
 from index.item_index import ItemIndex
 from index.types import Int32Array
 from serving import response_schemas as schemas
-from serving.engine import Answer
 from serving.errors import ApiError
 from serving.request_schemas import RecommendationRequest
+from serving.waiting import Answer
 
 MOST_SIMILAR = 3  # reasons an item is given
 _ALWAYS = ("item_id", "title")  # stand in every answer; whoever asks for them is not wrong

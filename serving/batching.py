@@ -14,6 +14,7 @@ import numpy as np
 from genrec.decoders.base import Decoder
 from genrec.leaf_search import LeafSearch
 from genrec.search import Normalize, SearchRequest, SearchResult
+from genrec.search_trace import SearchTrace, TracedSearch
 from index.trie import TokenTrie
 from index.types import BoolArray
 
@@ -23,13 +24,17 @@ Name = TypeVar("Name")
 class Lane(Generic[Name]):
     """Requests under one decoder, trie and normalisation, known by names of the caller's choice.
 
+    With a trace the lane is that of one request, which nobody joins, and every step of it is written down.
     Not safe to share between threads.
     """
 
-    def __init__(self, decoder: Decoder, trie: TokenTrie, normalize: Normalize) -> None:
+    def __init__(
+        self, decoder: Decoder, trie: TokenTrie, normalize: Normalize, trace: SearchTrace | None = None
+    ) -> None:
         self._decoder = decoder
         self._trie = trie
         self._normalize: Normalize = normalize
+        self._trace = trace
         self._search: LeafSearch | None = None
         self._names: list[Name] = []
 
@@ -49,12 +54,18 @@ class Lane(Generic[Name]):
         """
         if not names:
             return
-        new = LeafSearch(self._decoder, self._trie, requests, self._normalize)
+        new = self._start(requests)
         if self._search is None:
             self._search = new
         else:
             self._search.join(new)
         self._names.extend(names)
+
+    def _start(self, requests: Sequence[SearchRequest]) -> LeafSearch:
+        if self._trace is None:
+            return LeafSearch(self._decoder, self._trie, requests, self._normalize)
+        (request,) = requests
+        return TracedSearch(self._decoder, self._trie, request, self._normalize, self._trace)
 
     def step(self) -> list[tuple[Name, SearchResult]]:
         """One decision for everybody; those whose search has ended, with their answers, have left."""

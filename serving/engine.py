@@ -13,12 +13,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from threading import Condition, Lock, Thread
 from typing import TypeAlias
 
 from genrec.recommender import Recommendation
 from genrec.search import Normalize, SearchRequest
+from genrec.search_trace import SearchTrace
 from genrec.wishes import Wishes
 from index.errors import FilterError, GenrecError
 from index.types import ItemId
@@ -27,44 +27,20 @@ from serving.errors import DeadlineExceeded, NotReady, QueueFull, ReloadInProgre
 from serving.live_bundle import LiveBundle
 from serving.logs import logger
 from serving.metrics import Metrics
+from serving.waiting import Answer, Running, Waiting
 
 Loader = Callable[[bool], LiveBundle]
 """Loads the bundle again; the argument says whether to compare its hashes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A recommendation, and which model made it in what time."""
-
-    recommendation: Recommendation
-    live: LiveBundle
-    queue_ms: float  # waited
-    search_ms: float  # searched, together with its batch mates
-    batch: int  # requests searched together when it started
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Waiting:
-    history: Sequence[ItemId]
-    wishes: Wishes
-    deadline: float | None  # time.monotonic()
-    since: float
-    answer: Future[Answer]
-
-
-@dataclass(slots=True, eq=False)
-class _Running:
-    asked: _Waiting
-    live: LiveBundle
-    started: float  # time.monotonic()
-    batch: int = 1
 
 
 FADE = 0.97  # weight of what was measured one delivery ago: some thirty deliveries count
 PATIENCE = 0.5
 """Share of a request's time that it may have to wait for its turn; the rest is for its search and for bad guesses."""
 
-_Lanes: TypeAlias = dict[tuple[LiveBundle, Normalize], Lane[_Running]]
+_Key: TypeAlias = tuple[Normalize, SearchTrace | None]
+"""What requests of one lane have in common; a request that is traced has a lane of its own."""
+
+_Lanes: TypeAlias = dict[tuple[LiveBundle, _Key], Lane[Running]]
 
 
 class Engine:
@@ -95,7 +71,7 @@ class Engine:
         self._queue_size = queue_size
         self._max_batch = max_batch
         self._usual_timeout = usual_timeout
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._changed = Condition()
         self._reloading = Lock()
         self._closed = False
@@ -116,7 +92,11 @@ class Engine:
         return not self._closed and self._thread.is_alive()
 
     async def recommend(
-        self, history: Sequence[ItemId], wishes: Wishes, deadline: float | None = None
+        self,
+        history: Sequence[ItemId],
+        wishes: Wishes,
+        deadline: float | None = None,
+        trace: SearchTrace | None = None,
     ) -> Answer:
         """Answer one request. Cancelling the call gives its place up.
 
@@ -124,6 +104,7 @@ class Engine:
             history: item ids, oldest first.
             wishes: what is asked for.
             deadline: ``time.monotonic()`` by which the answer must be there.
+            trace: an empty one to be filled with what the search does; it is complete when the answer is there.
 
         Raises:
             FilterError, RequestError: wishes this catalog cannot fulfil.
@@ -131,7 +112,7 @@ class Engine:
             DeadlineExceeded: the deadline passed.
             NotReady: the engine is closing.
         """
-        (answer,) = await self.recommend_many([history], [wishes], deadline)
+        (answer,) = await self._outcomes(self._enqueue([(history, wishes)], deadline, trace), deadline)
         if isinstance(answer, BaseException):
             raise answer
         return answer
@@ -145,7 +126,13 @@ class Engine:
             QueueFull: not all of them find room; then none is taken.
             NotReady: the engine is closing.
         """
-        futures = self._enqueue(list(zip(histories, wishes, strict=True)), deadline)
+        return await self._outcomes(
+            self._enqueue(list(zip(histories, wishes, strict=True)), deadline), deadline
+        )
+
+    async def _outcomes(
+        self, futures: Sequence[Future[Answer]], deadline: float | None
+    ) -> list[Answer | BaseException]:
         pending = [asyncio.wrap_future(one) for one in futures]
         try:
             timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -239,10 +226,13 @@ class Engine:
         )
 
     def _enqueue(
-        self, requests: Sequence[tuple[Sequence[ItemId], Wishes]], deadline: float | None
+        self,
+        requests: Sequence[tuple[Sequence[ItemId], Wishes]],
+        deadline: float | None,
+        trace: SearchTrace | None = None,
     ) -> list[Future[Answer]]:
         now = time.monotonic()
-        entries = [_Waiting(history, wishes, deadline, now, Future()) for history, wishes in requests]
+        entries = [Waiting(history, wishes, deadline, now, Future(), trace) for history, wishes in requests]
         with self._changed:
             if self._closed:
                 raise NotReady("the server is stopping; send the request again")
@@ -275,7 +265,7 @@ class Engine:
                 self._busy, self._answered = FADE * self._busy + busy, FADE * self._answered + answered
                 busy = 0.0
 
-    def _take(self, most: int, *, wait: bool) -> list[_Waiting] | None:
+    def _take(self, most: int, *, wait: bool) -> list[Waiting] | None:
         """Up to ``most`` that wait, the first come first; None where the engine is closing."""
         with self._changed:
             while wait and not self._waiting and not self._closed:
@@ -286,30 +276,27 @@ class Engine:
             self.metrics.queue_depth.set(len(self._waiting))
             return taken
 
-    def _admit(self, taken: Sequence[_Waiting], lanes: _Lanes) -> None:
+    def _admit(self, taken: Sequence[Waiting], lanes: _Lanes) -> None:
         """Let requests join the lane of the live bundle and their normalisation."""
         live = self._live  # one version for a request's whole life
-        joining: dict[Normalize, tuple[list[_Running], list[SearchRequest]]] = {}
+        joining: dict[_Key, tuple[list[Running], list[SearchRequest]]] = {}
         for one in taken:
             if self._is_given_up(one):
                 continue
-            running = _Running(one, live, time.monotonic())
+            running = Running(one, live, time.monotonic())
             request = self._request(one, live)
             if request is None:
                 continue
             if one.wishes.synchronize != "leaf" or one.wishes.diversity:  # no steps that others could join
                 self._answer_alone(running)
                 continue
-            names, requests = joining.setdefault(
-                one.wishes.normalize or live.recommender.defaults.normalize, ([], [])
-            )
+            normalize = one.wishes.normalize or live.recommender.defaults.normalize
+            names, requests = joining.setdefault((normalize, one.trace), ([], []))
             names.append(running)
             requests.append(request)
-        for normalize, (names, requests) in joining.items():
+        for key, (names, requests) in joining.items():
             recommender = live.recommender
-            lane = lanes.setdefault(
-                (live, normalize), Lane(recommender.decoder, recommender.index.trie, normalize)
-            )
+            lane = lanes.setdefault((live, key), Lane(recommender.decoder, recommender.index.trie, *key))
             try:
                 lane.join(names, requests)
             except Exception:  # one of them is to blame: each alone, so that it fails no other
@@ -320,7 +307,7 @@ class Engine:
                 running.batch = len(lane)
             self.metrics.batch_size.observe(len(lane))
 
-    def _step(self, lane: Lane[_Running]) -> int:
+    def _step(self, lane: Lane[Running]) -> int:
         """Drop who is not waited for, take a step, answer who is done; how many left."""
         left = len(lane.drop(lambda running: self._is_given_up(running.asked)))
         try:
@@ -336,7 +323,7 @@ class Engine:
             self._deliver(running, recommender.recommendation(asked.history, asked.wishes, result))
         return left + len(done)
 
-    def _is_given_up(self, one: _Waiting) -> bool:
+    def _is_given_up(self, one: Waiting) -> bool:
         if one.answer.cancelled():
             self.metrics.shed.labels("client_gone").inc()
             return True
@@ -346,7 +333,7 @@ class Engine:
             return True
         return False
 
-    def _request(self, one: _Waiting, live: LiveBundle) -> SearchRequest | None:
+    def _request(self, one: Waiting, live: LiveBundle) -> SearchRequest | None:
         """What to search for; None where the wishes do not fit the catalog and the client was told so."""
         recommender = live.recommender
         try:
@@ -359,7 +346,7 @@ class Engine:
             return request
         return None
 
-    def _answer_alone(self, running: _Running) -> None:
+    def _answer_alone(self, running: Running) -> None:
         asked = running.asked
         try:
             (recommendation,) = running.live.recommender.recommend_batch([asked.history], asked.wishes)
@@ -368,7 +355,7 @@ class Engine:
         else:
             self._deliver(running, recommendation)
 
-    def _deliver(self, running: _Running, recommendation: Recommendation) -> None:
+    def _deliver(self, running: Running, recommendation: Recommendation) -> None:
         asked, now = running.asked, time.monotonic()
         if not asked.answer.set_running_or_notify_cancel():
             self.metrics.shed.labels("client_gone").inc()
@@ -381,7 +368,7 @@ class Engine:
         )
 
 
-def _fail(one: _Waiting, error: Exception) -> None:
+def _fail(one: Waiting, error: Exception) -> None:
     if not isinstance(error, GenrecError):
         logger.error("search_failed", exc_info=error)
     if one.answer.set_running_or_notify_cancel():

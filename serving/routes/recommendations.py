@@ -11,7 +11,7 @@ from index.errors import GenrecError
 from serving import response_schemas as schemas
 from serving.answers import check_fields, response_of
 from serving.disconnects import while_connected
-from serving.engine import Answer, Engine
+from serving.engine import Engine
 from serving.errors import ApiError, api_error
 from serving.json_body import StrictJsonRoute
 from serving.limits import check_batch, check_request
@@ -19,6 +19,7 @@ from serving.openapi import documented
 from serving.replies import reply
 from serving.request_schemas import BatchRequest, RecommendationRequest
 from serving.settings import Settings
+from serving.waiting import Answer
 
 router = APIRouter(tags=["recommendations"], route_class=StrictJsonRoute)
 _BODY = (

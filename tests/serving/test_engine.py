@@ -14,9 +14,10 @@ from genrec.recommender import Recommender
 from genrec.tasks import TaskDefaults
 from genrec.wishes import Wishes
 from index.errors import FilterError, IndexFormatError, RequestError
-from serving.engine import Answer, Engine
+from serving.engine import Engine
 from serving.errors import DeadlineExceeded, NotReady, QueueFull, ReloadInProgress
 from serving.live_bundle import LiveBundle
+from serving.waiting import Answer
 from tests.fake_decoder import FakeDecoder
 from tests.serving.toy_server import GatedDecoder, index_of_toys, toy_live
 
