@@ -16,6 +16,7 @@ import numpy as np
 
 from index.artifact import Artifact, load_array, open_artifact, save_array, writing_artifact
 from index.bm25.bm25s_index import Bm25sIndex
+from index.bm25.documents import catalog_texts
 from index.catalog import Catalog
 from index.errors import IndexFormatError
 from index.item_rules import ItemRules
@@ -79,6 +80,22 @@ class ItemIndex:
         offsets = np.concatenate([[0], np.cumsum(self.level_sizes)[:-1]])
         codes: Int32Array = (self.level_tokens - offsets).astype(np.int32)
         return codes
+
+    def bm25_scored_by(self, k1: float | None = None, b: float | None = None) -> Bm25sIndex:
+        """BM25 with other settings than the index was built with; what is not given stays.
+
+        Raises:
+            RequestError: a setting is out of range.
+        """
+        built = self.bm25.settings
+        k1, b = built.k1 if k1 is None else k1, built.b if b is None else b
+        if (k1, b) == (built.k1, built.b):
+            return self.bm25
+        if self.bm25.can_rescore:
+            return self.bm25.rescored(k1, b)
+        # An index of an earlier version holds no counts, so its texts are read again.
+        texts = catalog_texts(self.catalog, built.weights, self.removed)
+        return Bm25sIndex.build(texts, k1=k1, b=b, weights=built.weights)
 
     def save(self, path: Path) -> None:
         """Write the index directory, atomically.

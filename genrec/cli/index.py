@@ -75,6 +75,21 @@ def build(
             "'none' for production."
         ),
     ] = _DEFAULTS.holdout,
+    bm25_k1: Annotated[
+        float,
+        typer.Option("--bm25-k1", min=0.0, help="How slowly repeats of a word saturate in text search."),
+    ] = _DEFAULTS.bm25_k1,
+    bm25_b: Annotated[
+        float, typer.Option("--bm25-b", min=0.0, max=1.0, help="How much long texts are held back there.")
+    ] = _DEFAULTS.bm25_b,
+    bm25_weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Whole weight of a field in text search, 'title' among them; may be repeated, fields without one "
+            "do not count. All text fields count alike where none is given.",
+            metavar="FIELD=N",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = _DEFAULTS.seed,
     id_column: Annotated[
         str | None, typer.Option(help="Catalog column of the item id.", metavar="NAME")
@@ -95,6 +110,7 @@ def build(
     training events are looked at (see --holdout).
     """
     started = time.monotonic()
+    weights = _weights(bm25_weight or [])
     reading = read_catalog(items, CatalogColumns(item_id=id_column, title=title_column), on_error)
     report_reading(reading.report)
     histories = (
@@ -110,6 +126,9 @@ def build(
         cooccurrence_weight=cooccurrence_weight,
         holdout=holdout,
         seed=seed,
+        bm25_k1=bm25_k1,
+        bm25_b=bm25_b,
+        bm25_weights=weights,
     )
     with stages(quiet) as progress:
         index = build_index(reading.catalog, histories, settings, progress)
@@ -172,6 +191,19 @@ def verify(index: IndexPath, json: JsonFlag = False) -> None:
         answers.print(
             f"{index}: {artifact.kind}, {counted(len(files), 'file')}, {total / 1e6:.1f} MB, all as saved"
         )
+
+
+def _weights(given: list[str]) -> dict[str, int] | None:
+    """The weights of ``FIELD=N`` options; None where there are none."""
+    weights: dict[str, int] = {}
+    for one in given:
+        name, equals, number = one.rpartition("=")
+        if not equals or not name or not number.isdecimal() or int(number) < 1:
+            raise typer.BadParameter(f"expected FIELD=N with a whole N >= 1, such as title=3, got {one!r}")
+        if name in weights:
+            raise typer.BadParameter(f"expected one weight a field, got two of {name!r}")
+        weights[name] = int(number)
+    return weights or None
 
 
 def _facts(index: ItemIndex) -> dict[str, Any]:

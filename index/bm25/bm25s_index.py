@@ -21,7 +21,8 @@ import numpy as np
 from index.bm25.analyzer import ANALYZER, analyze
 from index.bm25.base import Bm25Settings, Hits, TermScore, best_hits, check_row, check_search
 from index.bm25.documents import Texts, item_terms
-from index.bm25.lucene_scores import inverse_document_frequencies, posting_scores
+from index.bm25.lucene_scores import inverse_document_frequencies
+from index.bm25.posting_counts import PostingCounts, narrow
 from index.errors import IndexFormatError, RequestError
 from index.types import BoolArray, Float32Array, Int32Array, Int64Array, IntArray
 
@@ -33,8 +34,14 @@ _NO_SCORES = np.zeros(0, dtype=np.float32)
 class Bm25sIndex:
     """N item texts as one bm25s index; see ``Bm25`` for the rules of ``search``. Made by ``build`` or ``load``."""
 
-    def __init__(self, engine: bm25s.BM25, weights: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        engine: bm25s.BM25,
+        weights: Mapping[str, int] | None = None,
+        counts: PostingCounts | None = None,
+    ) -> None:
         self._engine = engine
+        self._counts = counts
         self._settings = Bm25Settings(k1=engine.k1, b=engine.b, weights=weights)
 
     @classmethod
@@ -65,15 +72,17 @@ class Bm25sIndex:
         if term_ids:  # without a single term bm25s divides by a mean length of zero
             worded = [[term_ids[term] for term in documents[row]] for row in rows]
             engine.index((worded, term_ids), create_empty_token=False, show_progress=False)
-            engine.scores["data"] = _lucene_scores(worded, engine.scores["indptr"], settings)
             postings = rows[engine.scores["indices"]].astype(np.int32)
+            counts = _counts(worded, rows, len(documents), engine.scores["indptr"])
+            engine.scores["data"] = counts.scores(postings, engine.scores["indptr"], k1, b)
         else:
+            counts = PostingCounts(np.zeros(0, np.uint8), np.zeros(len(documents), np.uint8), _NO_SCORES, 1.0)
             postings = np.zeros(0, dtype=np.int32)
             engine.scores = {"data": np.zeros(0, dtype=np.float32), "indptr": np.zeros(1, dtype=np.int64)}
             engine.vocab_dict, engine.nonoccurrence_array = {}, None
         # From here on bm25s speaks catalog rows: it scores N documents, some of them in no posting list.
         engine.scores |= {"indices": postings, "num_docs": len(documents)}
-        return cls(engine, settings.weights)
+        return cls(engine, settings.weights, counts)
 
     def __len__(self) -> int:
         return int(self._engine.scores["num_docs"])
@@ -144,13 +153,41 @@ class Bm25sIndex:
             "indices": scores["indices"][keep],
             "indptr": kept_before[scores["indptr"]],
         }
-        return Bm25sIndex(engine, self._settings.weights)
+        counts = None if self._counts is None else self._counts.of_postings(keep)
+        return Bm25sIndex(engine, self._settings.weights, counts)
+
+    @property
+    def can_rescore(self) -> bool:
+        """Whether the index holds what :meth:`rescored` needs; one saved by an earlier version does not."""
+        return self._counts is not None
+
+    def rescored(self, k1: float, b: float) -> Bm25sIndex:
+        """The same index with other settings, in milliseconds: to the last bit what building anew would make.
+
+        Statistics stay those of the build, as under :meth:`without`.
+
+        Raises:
+            RequestError: a setting is out of range.
+            IndexFormatError: the index was saved by an earlier version; see :attr:`can_rescore`.
+        """
+        settings = Bm25Settings(k1=k1, b=b, weights=self._settings.weights)
+        if self._counts is None:
+            raise IndexFormatError(
+                "expected a BM25 index with its counts, got one of an earlier version; build the index again"
+            )
+        engine, scores = copy.copy(self._engine), self._engine.scores
+        data = self._counts.scores(scores["indices"], scores["indptr"], k1, b)
+        engine.k1, engine.b, engine.scores = k1, b, scores | {"data": data}
+        return Bm25sIndex(engine, settings.weights, self._counts)
 
     def save(self, directory: Path | str) -> None:
         """Write arrays as ``.npy`` and the rest as JSON. Not atomic: whoever saves an index swaps it in whole."""
         directory = Path(directory)
         self._engine.save(directory, show_progress=False)
-        about = {"analyzer": ANALYZER, "weights": self._settings.weights}
+        about: dict[str, Any] = {"analyzer": ANALYZER, "weights": self._settings.weights}
+        if self._counts is not None:
+            about["mean_length"] = self._counts.mean_length
+            self._counts.save(directory)
         (directory / _ANALYZER_FILE).write_text(json.dumps(about), encoding="utf-8")
 
     @classmethod
@@ -183,29 +220,45 @@ class Bm25sIndex:
                 "build the index again"
             )
         try:
-            return cls(engine, weights)
+            return cls(engine, weights, _load_counts(directory, about, engine))
         except (AttributeError, RequestError) as error:
             raise IndexFormatError(
                 f"expected the settings of a BM25 index in {directory}, got {error}; build the index again"
             ) from error
 
 
-def _lucene_scores(worded: list[list[int]], indptr: Int64Array, settings: Bm25Settings) -> Float32Array:
-    """float32[postings]: what bm25s computed, but to the last bit as Lucene does; see ``lucene_scores``."""
+def _load_counts(directory: Path, about: Mapping[str, Any], engine: bm25s.BM25) -> PostingCounts | None:
+    """The counts beside an index; None where an earlier version wrote it.
+
+    Raises:
+        IndexFormatError: they are broken, or those of another index.
+    """
+    if "mean_length" not in about:
+        return None
+    scores = engine.scores
+    return PostingCounts.load(
+        directory,
+        about["mean_length"],
+        postings=len(scores["indices"]),
+        items=scores["num_docs"],
+        terms=len(engine.vocab_dict),
+    )
+
+
+def _counts(worded: list[list[int]], rows: Int64Array, items: int, indptr: Int64Array) -> PostingCounts:
+    """Of documents that have a term: the counts of their postings, in the order of bm25s, and of all items."""
     lengths = np.fromiter(map(len, worded), dtype=np.int64, count=len(worded))
     terms = np.fromiter(chain.from_iterable(worded), dtype=np.int64, count=int(lengths.sum()))
     documents = np.repeat(np.arange(len(worded)), lengths)
     # Sorted by (term, document), as the postings of bm25s are.
-    keys, frequency = np.unique(terms * len(worded) + documents, return_counts=True)
-    holders = np.diff(indptr)
-    idf = inverse_document_frequencies(holders, len(worded))
-    return posting_scores(
-        idf=np.repeat(idf, holders),
-        frequency=frequency,
-        length=lengths[keys % len(worded)],
+    _, frequency = np.unique(terms * len(worded) + documents, return_counts=True)
+    of_items = np.zeros(items, np.int64)
+    of_items[rows] = lengths
+    return PostingCounts(
+        frequency=narrow(frequency),
+        length=narrow(of_items),
+        idf=inverse_document_frequencies(np.diff(indptr), len(worded)),
         mean_length=float(lengths.mean()),
-        k1=settings.k1,
-        b=settings.b,
     )
 
 

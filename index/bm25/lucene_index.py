@@ -1,8 +1,9 @@
 """The Lucene engine: the search library most systems are compared with, through Pyserini.
 
 Pyserini starts the Java machine and brings Lucene. Its own ``LuceneSearcher`` is not used: importing it
-imports torch, transformers and an OpenAI client that wants a key, and it takes no filter. The index lives in
-memory and is built anew in each process. It knows catalog rows and text, no catalog.
+imports torch, transformers and an OpenAI client that wants a key, and it takes no filter. A built index lives in
+memory; a saved one is a directory as Lucene writes it, with our terms beside it. It knows catalog rows and text, no
+catalog.
 
 Scores and order are those of ``Bm25sIndex``; a word said three times or more in a query may differ in the
 last bit, because Lucene multiplies before it rounds.
@@ -12,20 +13,22 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from index.bm25.analyzer import analyze
+from index.bm25.analyzer import ANALYZER, analyze
 from index.bm25.base import Bm25Settings, Hits, TermScore, check_row, check_search
 from index.bm25.documents import Texts, item_terms
 from index.bm25.java import MINIMUM, find_java, installed_javas
-from index.errors import MissingDependencyError, require
+from index.errors import IndexFormatError, MissingDependencyError, RequestError, require
 from index.types import BoolArray, IntArray
 
 JavaClass: TypeAlias = Callable[[str], Any]
@@ -35,16 +38,19 @@ JavaClass: TypeAlias = Callable[[str], Any]
 # the start where it has none, the others warn on standard error.
 _VECTOR_MODULE = "jdk.incubator.vector"
 _TERMS, _ROW = "terms", "row"
+_ABOUT_FILE, _LUCENE_FOLDER = "about.json", "lucene"
 # pyjnius reads a class the first time it meets it, and a second thread that comes meanwhile sees half of it: one
 # of three hundred first searches came back empty.
 _ONE_AT_A_TIME = threading.RLock()
 
 
 class LuceneIndex:
-    """N item texts as one Lucene index; see ``Bm25`` for the rules of ``search``. Made by ``build``."""
+    """N item texts as one Lucene index; see ``Bm25`` for the rules of ``search``. Made by ``build`` or ``load``."""
 
-    def __init__(self, searcher: Any, numbers: Mapping[str, str], items: int, settings: Bm25Settings) -> None:
-        self._searcher = searcher
+    def __init__(
+        self, opened: _Opened, numbers: Mapping[str, str], items: int, settings: Bm25Settings
+    ) -> None:
+        self._directory, self._searcher = opened.directory, opened.searcher
         self._numbers = numbers  # term -> the word that stands for it in Lucene
         self._items = items
         self._settings = settings
@@ -66,8 +72,8 @@ class LuceneIndex:
         terms = sorted({term for document in documents for term in document})
         numbers = {term: str(number) for number, term in enumerate(terms)}
         with _ONE_AT_A_TIME:
-            searcher = _searcher([[numbers[term] for term in terms] for terms in documents], settings)
-        return cls(searcher, numbers, len(documents), settings)
+            opened = _indexed([[numbers[term] for term in terms] for terms in documents], settings)
+        return cls(opened, numbers, len(documents), settings)
 
     def __len__(self) -> int:
         return self._items
@@ -112,6 +118,73 @@ class LuceneIndex:
                 found += [TermScore(term, float(score)) for score in scores]
         return sorted(found, key=lambda part: (-part.score, part.term))
 
+    def save(self, directory: Path | str) -> None:
+        """Write Lucene's own files and, as JSON, the terms and settings. Not atomic, like ``Bm25sIndex.save``.
+
+        Raises:
+            IndexFormatError: ``directory`` holds a Lucene index already.
+        """
+        directory = Path(directory)
+        if (directory / _LUCENE_FOLDER).exists():
+            raise IndexFormatError(
+                f"expected a directory without a Lucene index, got {directory}; save into a new one"
+            )
+        directory.mkdir(parents=True, exist_ok=True)
+        with _ONE_AT_A_TIME:
+            java = start_lucene()
+            context = java("org.apache.lucene.store.IOContext").DEFAULT
+            target = _disk_directory(directory / _LUCENE_FOLDER)
+            for name in self._directory.listAll():
+                if name != "write.lock":
+                    target.copyFrom(self._directory, name, name, context)
+            target.close()
+        about = {
+            "analyzer": ANALYZER,
+            "items": self._items,
+            "k1": self._settings.k1,
+            "b": self._settings.b,
+            "weights": self._settings.weights,
+            "terms": list(self._numbers),  # in the order of their numbers
+        }
+        (directory / _ABOUT_FILE).write_text(json.dumps(about), encoding="utf-8")
+
+    @classmethod
+    def load(cls, directory: Path | str) -> LuceneIndex:
+        """Open what ``save`` wrote; Lucene reads from the files as it needs them.
+
+        Raises:
+            IndexFormatError: a file is missing or broken, or the index was built with another analyser.
+            MissingDependencyError: see ``build``.
+        """
+        directory = Path(directory)
+        try:
+            about = json.loads((directory / _ABOUT_FILE).read_text(encoding="utf-8"))
+            settings = Bm25Settings(k1=about["k1"], b=about["b"], weights=about["weights"])
+            analyzer, items, terms = about["analyzer"], int(about["items"]), list(about["terms"])
+        except (OSError, ValueError, KeyError, TypeError, RequestError) as error:
+            raise IndexFormatError(
+                f"expected a Lucene index in {directory}, got {type(error).__name__}: {error}; build it again"
+            ) from error
+        if analyzer != ANALYZER:
+            raise IndexFormatError(
+                f"expected a Lucene index of analyser {ANALYZER!r} in {directory}, got {analyzer!r}; build it again"
+            )
+        with _ONE_AT_A_TIME:
+            start_lucene()
+            java_error = importlib.import_module("jnius").JavaException
+            try:
+                opened = _opened(_disk_directory(directory / _LUCENE_FOLDER), settings)
+                found = int(opened.searcher.getIndexReader().maxDoc())
+            except java_error as error:
+                raise IndexFormatError(
+                    f"expected files of Lucene in {directory / _LUCENE_FOLDER}, got {error}; build it again"
+                ) from error
+        if found != items:
+            raise IndexFormatError(
+                f"expected {items} items in {directory / _LUCENE_FOLDER}, got {found}; build it again"
+            )
+        return cls(opened, {term: str(number) for number, term in enumerate(terms)}, items, settings)
+
     def _best(self, terms: Counter[str], k: int, conditions: Sequence[tuple[Any, str]]) -> Hits:
         known = [(self._numbers[term], times) for term, times in terms.items() if term in self._numbers]
         if not known:
@@ -135,18 +208,23 @@ class LuceneIndex:
         )
 
 
-def _searcher(documents: Sequence[Sequence[str]], settings: Bm25Settings) -> Any:
-    """A Lucene searcher over documents of words, in memory; document numbers are catalog rows."""
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A Lucene directory and what searches it; both are objects of Java's."""
+
+    directory: Any
+    searcher: Any
+
+
+def _indexed(documents: Sequence[Sequence[str]], settings: Bm25Settings) -> _Opened:
+    """A Lucene index over documents of words, in memory; document numbers are catalog rows."""
     java = start_lucene()
-    similarity = java("org.apache.lucene.search.similarities.BM25Similarity")(
-        float(settings.k1), float(settings.b)
-    )
     config = java("org.apache.lucene.index.IndexWriterConfig")(
         java("org.apache.lucene.analysis.core.WhitespaceAnalyzer")()
     )
     # Only neighbours are merged, so document numbers are catalog rows, by which Lucene breaks ties.
     config.setMergePolicy(java("org.apache.lucene.index.LogDocMergePolicy")())
-    config.setSimilarity(similarity)
+    config.setSimilarity(_similarity(settings))
     directory = java("org.apache.lucene.store.ByteBuffersDirectory")()
     writer = java("org.apache.lucene.index.IndexWriter")(directory, config)
     document_class = java("org.apache.lucene.document.Document")
@@ -161,11 +239,26 @@ def _searcher(documents: Sequence[Sequence[str]], settings: Bm25Settings) -> Any
         writer.addDocument(document)
     writer.forceMerge(1)
     writer.close()
-    searcher = java("org.apache.lucene.search.IndexSearcher")(
-        java("org.apache.lucene.index.DirectoryReader").open(directory).getContext()
-    )
-    searcher.setSimilarity(similarity)
-    return searcher
+    return _opened(directory, settings)
+
+
+def _opened(directory: Any, settings: Bm25Settings) -> _Opened:
+    java = start_lucene()
+    reader = java("org.apache.lucene.index.DirectoryReader").open(directory)
+    searcher = java("org.apache.lucene.search.IndexSearcher")(reader.getContext())
+    searcher.setSimilarity(_similarity(settings))
+    return _Opened(directory, searcher)
+
+
+def _similarity(settings: Bm25Settings) -> Any:
+    bm25 = start_lucene()("org.apache.lucene.search.similarities.BM25Similarity")
+    return bm25(float(settings.k1), float(settings.b))
+
+
+def _disk_directory(path: Path) -> Any:
+    """A directory of Lucene's on the disk, made where there is none."""
+    java = start_lucene()
+    return java("org.apache.lucene.store.FSDirectory").open(java("java.nio.file.Paths").get(str(path)))
 
 
 def _rows_query(rows: IntArray) -> Any:

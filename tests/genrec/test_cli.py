@@ -124,6 +124,35 @@ def test_inspect_and_verify_look_at_indexes_and_bundles(index, bundle):
     assert genrec("index", "inspect", index, "--item", "nobody", check=1).stdout
 
 
+def test_text_search_is_set_at_build_and_said_by_inspect(files):
+    out = files / "weighted.index"
+    genrec("index", "build", files / "items.jsonl", *SMALL, "--bm25-k1", 0.9, "--bm25-b", 0.4,
+           "--bm25-weight", "title=3", "--bm25-weight", "genre=1", "--out", out)  # fmt: skip
+    facts = json.loads(genrec("index", "inspect", out, "--json").stdout)["settings"]
+    assert (facts["bm25_k1"], facts["bm25_b"]) == (0.9, 0.4)
+    assert facts["bm25_weights"] == {"title": 3, "genre": 1}
+    assert "'title': 3" in genrec("index", "inspect", out).stdout
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (["title"], "FIELD=N with a whole N >= 1, such as title=3, got 'title'"),
+        (["title=0"], "got 'title=0'"),
+        (["title=1.5"], "got 'title=1.5'"),
+        (["title=1", "title=2"], "one weight a field, got two of 'title'"),
+        (["titel=1"], "expected weights for fields among ['title', 'genre', 'year'], got ['titel']"),
+    ],
+)
+def test_bad_weights_of_text_search_are_named(files, weights, message):
+    options = [part for weight in weights for part in ("--bm25-weight", weight)]
+    code = 1 if "titel=1" in weights else 2
+    done = genrec(
+        "index", "build", files / "items.jsonl", *SMALL, *options, "--out", files / "no.index", check=code
+    )
+    assert message in " ".join(done.stderr.replace("│", " ").split())
+
+
 def test_doctor_and_version_answer():
     assert json.loads(genrec("doctor", "--json").stdout)["cores"] >= 1
     assert genrec("--version").stdout.strip()

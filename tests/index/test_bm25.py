@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from index.bm25.bm25s_index import Bm25sIndex
 from index.bm25.documents import catalog_texts
 from index.build import IndexSettings, build_index
 from index.catalog import Catalog
-from index.errors import CatalogError, IndexFormatError
+from index.errors import CatalogError, IndexFormatError, RequestError
 from index.item_index import load_index
 from index.maintenance import add_items, compact, remove_items
 
@@ -92,8 +93,11 @@ def test_arrays_are_mapped_not_read(tmp_path: Path) -> None:
 FILES = [
     "analyzer.json",
     "data.csc.index.npy",
+    "frequencies.npy",
+    "idf.npy",
     "indices.csc.index.npy",
     "indptr.csc.index.npy",
+    "lengths.npy",
     "params.index.json",
     "vocab.index.json",
 ]
@@ -153,6 +157,53 @@ def test_broken_weights_are_refused(tmp_path: Path, weights: str) -> None:
     )
     with pytest.raises(IndexFormatError, match="expected the settings of a BM25 index"):
         Bm25sIndex.load(tmp_path)
+
+
+@pytest.mark.parametrize("corpus", [FILMS, [], ["", "?"]])
+@pytest.mark.parametrize(("k1", "b"), [(0.0, 0.0), (0.9, 0.4), (2.0, 1.0)])
+def test_other_settings_score_as_an_index_built_with_them(
+    tmp_path: Path, corpus: list[str], k1: float, b: float
+) -> None:
+    built = Bm25sIndex.build(corpus)
+    built.save(tmp_path)
+    queries = ["alien queen", "queen queen of", "it", "", "zeppelin"]
+    wanted = Bm25sIndex.build(corpus, k1=k1, b=b)
+    for index in (built, Bm25sIndex.load(tmp_path)):
+        again = index.rescored(k1, b)
+        assert again.settings == wanted.settings
+        assert all(map(same, wanted.search(queries, 9), again.search(queries, 9)))
+        assert all(map(same, built.search(queries, 9), again.rescored(1.2, 0.75).search(queries, 9)))
+    with pytest.raises(RequestError, match="got k1=-1"):
+        built.rescored(-1, 0)
+
+
+def test_other_settings_keep_the_statistics_of_the_build_when_items_are_gone(tmp_path: Path) -> None:
+    """A removed item must not change what others score, whichever comes first."""
+    gone = np.array([1, 6])
+    built = Bm25sIndex.build(FILMS)
+    built.without(gone).save(tmp_path)
+    wanted = built.rescored(0.5, 0.3).without(gone).search(["alien queen"], 9)[0]
+    assert wanted.rows.tolist() == [2, 0]
+    assert same(wanted, built.without(gone).rescored(0.5, 0.3).search(["alien queen"], 9)[0])
+    assert same(wanted, Bm25sIndex.load(tmp_path).rescored(0.5, 0.3).search(["alien queen"], 9)[0])
+
+
+def test_an_index_of_an_earlier_version_is_scored_anew_from_its_texts(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"item_id": ["1", "2", "3"], "title": ["Red shoe", "Red hat red", "Blue hat"]})
+    built = build_index(Catalog(frame), None, IndexSettings(text_encoder="tfidf", levels=2, codebook_size=2))
+    built.bm25.save(tmp_path)
+    for name in ("frequencies.npy", "idf.npy", "lengths.npy"):
+        (tmp_path / name).unlink()
+    (tmp_path / "analyzer.json").write_text('{"analyzer": "english-1"}', encoding="utf-8")
+    old = replace(built, bm25=Bm25sIndex.load(tmp_path))
+    with pytest.raises(IndexFormatError, match="earlier version; build the index again"):
+        old.bm25.rescored(0.4, 0.2)
+    assert old.bm25_scored_by() is old.bm25
+    assert old.bm25_scored_by(k1=1.2) is old.bm25
+    wanted = built.bm25_scored_by(k1=0.4, b=0.2)
+    assert wanted.settings == Bm25Settings(k1=0.4, b=0.2)
+    assert same(wanted.search(["red hat"], 3)[0], old.bm25_scored_by(0.4, 0.2).search(["red hat"], 3)[0])
+    assert not same(wanted.search(["red hat"], 3)[0], built.bm25.search(["red hat"], 3)[0])
 
 
 def test_explanations_survive_removals_and_disk(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from index.bm25.base import Bm25, TermScore
 from index.bm25.bm25s_index import Bm25sIndex
 from index.bm25.lucene_index import LuceneIndex
 from index.bm25.rank_bm25_index import RankBm25Index
+from index.errors import IndexFormatError
 from tests.index.bm25_engines import needs_lucene
 
 WEIGHTS = {"title": 5, "genres": 3, "description": 2}
@@ -146,6 +147,53 @@ def test_a_java_started_by_others_is_refused() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert "MissingDependencyError: expected Java to run with Pyserini's jar" in done.stderr
+
+
+@needs_lucene
+def test_a_saved_lucene_index_searches_alike_in_another_process(
+    works: dict[str, list[str]], tmp_path: Path
+) -> None:
+    built = LuceneIndex.build(works, k1=0.9, b=0.4, weights=WEIGHTS)
+    built.save(tmp_path / "bm25")
+    loaded = LuceneIndex.load(tmp_path / "bm25")
+    assert len(loaded) == len(built) == len(works["title"])
+    assert loaded.settings == built.settings
+    queries = [*works["description"][::100], "", "zeppelinish"]
+    assert not differing(built, loaded, queries, 50, tolerance=0.0)
+    [hits] = built.search(["dune"], 3)
+    assert loaded.explain("dune", int(hits.rows[0])) == built.explain("dune", int(hits.rows[0])) != []
+    loaded.save(tmp_path / "again")  # what was read from a disk can be written
+    code = (
+        "import sys; from index.bm25.lucene_index import LuceneIndex\n"
+        "[hits] = LuceneIndex.load(sys.argv[1]).search(['dune'], 3)\n"
+        "print(hits.rows.tolist())\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "again")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.strip() == str(hits.rows.tolist()), done.stderr
+
+
+@needs_lucene
+def test_damaged_files_of_a_lucene_index_are_reported(tmp_path: Path) -> None:
+    LuceneIndex.build(["red", ""]).save(tmp_path)
+    with pytest.raises(IndexFormatError, match="save into a new one"):
+        LuceneIndex.build(["red"]).save(tmp_path)
+    about = json.loads((tmp_path / "about.json").read_text(encoding="utf-8"))
+
+    def broken(match: str, **changed: object) -> None:
+        (tmp_path / "about.json").write_text(json.dumps(about | changed), encoding="utf-8")
+        with pytest.raises(IndexFormatError, match=match):
+            LuceneIndex.load(tmp_path)
+
+    broken("expected 3 items in .*lucene, got 2; build it again", items=3)
+    broken("got 'klingon-1'; build it again", analyzer="klingon-1")
+    broken("got RequestError: expected k1 >= 0", k1=-1)
+    for path in (tmp_path / "lucene").glob("segments_*"):
+        path.unlink()
+    broken("expected files of Lucene in")
+    (tmp_path / "about.json").unlink()
+    with pytest.raises(IndexFormatError, match=r"FileNotFoundError.*about.json"):
+        LuceneIndex.load(tmp_path)
 
 
 # --- rank-bm25 ------------------------------------------------------------------------------------------
