@@ -24,6 +24,7 @@ import numpy as np
 from genrec.decoders.base import Decoder
 from genrec.decoders.exported import (
     CAUSAL_LM,
+    ENCODER_DECODER,
     EXPORT,
     FLOAT32,
     INT8,
@@ -132,9 +133,10 @@ class Bundle:
         )
 
     def _torch_decoder(self) -> Decoder:
-        if self.family not in (NATIVE, CAUSAL_LM):
+        families = (NATIVE, CAUSAL_LM, ENCODER_DECODER)
+        if self.family not in families:
             raise IndexFormatError(
-                f"expected a model of family '{NATIVE}' or '{CAUSAL_LM}' in {self.artifact.path}, got "
+                f"expected a model of family {' or '.join(map(repr, families))} in {self.artifact.path}, got "
                 f"{self.family!r}; update genrec, or train the bundle again with this version"
             )
         require("torch", extra="train", purpose="Running a model that has not been exported")
@@ -144,12 +146,15 @@ class Bundle:
             from genrec.native_model import NativeModel
 
             return NativeDecoder(NativeModel.load(directory, self.index.codes))
+        model = self.artifact.manifest["model"]
+        offset, reader = int(model["token_offset"]), history_reader(model, self.index)
+        if self.family == ENCODER_DECODER:
+            from genrec.decoders.encoder_decoder import EncoderDecoder
+
+            return EncoderDecoder.load(directory, offset, reader=reader)
         from genrec.decoders.torch_decoder import TorchDecoder
 
-        model = self.artifact.manifest["model"]
-        return TorchDecoder.load(
-            directory, int(model["token_offset"]), reader=history_reader(model, self.index)
-        )
+        return TorchDecoder.load(directory, offset, reader=reader)
 
 
 def save_bundle(
@@ -168,9 +173,10 @@ def save_bundle(
         path: the bundle's directory; an old bundle there is replaced in one moment.
         index: copied into the bundle.
         save_model: writes the model's files into the directory it is given.
-        family: how to load them again: ``"native"``, or ``"causal_lm"`` for what Hugging Face saves of a causal
-            language model. The facts of a causal model name its ``token_offset`` (vocabulary id of the trie's
-            token 0) and, where it reads items, its ``history`` (:class:`genrec.decoders.prompt_reader.HistoryForm`).
+        family: how to load them again: ``"native"``, or ``"causal_lm"`` or ``"encoder_decoder"`` for what Hugging
+            Face saves of such a language model. The facts of a language model name its ``token_offset`` (vocabulary
+            id of the trie's token 0) and, where it reads items, its ``history``
+            (:class:`genrec.decoders.prompt_reader.HistoryForm`).
         tasks: defaults per task.
         trained_events: uint64[T], hashes of the events trained on.
         facts: what else the manifest records: settings, figures, times.

@@ -22,7 +22,7 @@ EXPORT = "export"
 DIRECTORY = "onnx"
 """Directory of a bundle's files."""
 MATRICES = "matrices"
-NATIVE, CAUSAL_LM = "native", "causal_lm"
+NATIVE, CAUSAL_LM, ENCODER_DECODER = "native", "causal_lm", "encoder_decoder"
 Graph: TypeAlias = Literal["float32", "int8"]
 FLOAT32: Graph = "float32"
 INT8: Graph = "int8"

@@ -47,10 +47,14 @@ class TorchState:
         """Memory held, spare room included, in bytes."""
         return self.parent.nbytes + sum(buffer.nbytes for buffer in (*self.keys, *self.values))
 
+    def empty(self) -> TorchState:
+        """A state of the same prompt without a position run."""
+        return TorchState(self.prompt)
+
     @torch.inference_mode()
     def fork(self) -> TorchState:
         """An independent copy, without spare room."""
-        other = TorchState(self.prompt)
+        other = self.empty()
         other.prompt_length = self.prompt_length
         other.parent = self.parent.copy()
         other.keys = [buffer[:, : self.length].clone() for buffer in self.keys]

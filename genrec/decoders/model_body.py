@@ -60,7 +60,7 @@ class StockBody:
         output = self._body(
             inputs_embeds=embedded,
             position_ids=torch.from_numpy(position).to(embedded.device),
-            attention_mask=_additive_mask(sees, embedded),
+            attention_mask=additive_mask(sees, embedded),
             past_key_values=cache,
             use_cache=True,
         )
@@ -102,7 +102,7 @@ class RotaryBody:
         at = torch.arange(len(hidden), device=device), torch.from_numpy(rows.count - 1).to(device)
         queries = layer.queries(normed[at][:, None], cos[0, at[1]][:, None], sin[0, at[1]][:, None])
         sees = np.arange(rows.width) < rows.count[:, None, None]  # [B, 1, P]
-        mask = None if sees.all() else _additive_mask(sees, hidden)
+        mask = None if sees.all() else additive_mask(sees, hidden)
         attended = _attend(layer.attention, queries, keys, values, mask)
         hidden = layer.rest(hidden[at][:, None], attended)
         return _rms_norm(self._body.norm, hidden)[:, 0]
@@ -112,7 +112,7 @@ class RotaryBody:
     ) -> torch.Tensor:
         """See :meth:`Body.extend`."""
         cos, sin = self._body.rotary_emb(embedded, torch.from_numpy(position).to(embedded.device))
-        mask = _additive_mask(sees, embedded)
+        mask = additive_mask(sees, embedded)
         hidden = embedded
         for number, layer in enumerate(self._layers()):
             normed = layer.normed(hidden)
@@ -182,7 +182,7 @@ class _Layer:
         return added.add_(hidden)
 
 
-def _additive_mask(sees: BoolArray, like: torch.Tensor) -> torch.Tensor:
+def additive_mask(sees: BoolArray, like: torch.Tensor) -> torch.Tensor:
     """[B, 1, Q, columns]: zero where a row sees a column, else the lowest number of ``like``'s type."""
     visible = torch.from_numpy(sees).to(like.device)[:, None]
     mask = torch.zeros(visible.shape, dtype=like.dtype, device=like.device)

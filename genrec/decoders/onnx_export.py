@@ -139,7 +139,10 @@ def _write(bundle: Bundle, reference: Decoder, directory: Path) -> ExportFacts:
     elif isinstance(reference, TorchDecoder):
         shape, limit = write_causal_lm(reference.model, directory), reference.max_positions
     else:
-        raise DecoderError(f"expected a model that can be exported, got {type(reference).__name__}")
+        raise DecoderError(
+            f"expected a native model or a causal language model to export, got {type(reference).__name__}, which "
+            "torch runs; leave the bundle as it is, or train a model that can be exported"
+        )
     versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
     return ExportFacts(
         family=bundle.family,

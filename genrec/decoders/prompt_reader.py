@@ -29,9 +29,12 @@ class HistoryForm:
     block: int = 1
     """Items dropped together from the front of a longer history: between ``max_items - block + 1`` and
     ``max_items`` are read."""
+    end: tuple[int, ...] = ()
+    """Vocabulary ids behind the last item, as an encoder may want them."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "start", tuple(int(token) for token in self.start))
+        object.__setattr__(self, "end", tuple(int(token) for token in self.end))
         if not self.start or not 1 <= self.block <= self.max_items:
             raise IndexFormatError(
                 f"expected a start token and 1 <= block <= max_items, got start {self.start}, block {self.block}, "
@@ -40,7 +43,7 @@ class HistoryForm:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
-        return {**asdict(self), "start": list(self.start)}
+        return {**asdict(self), "start": list(self.start), "end": list(self.end)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> HistoryForm:
@@ -108,4 +111,5 @@ class PromptReader:
                 "map items to catalog rows first"
             )
         codes = np.asarray(self._item_tokens[rows], np.int64).reshape(-1)
-        return np.concatenate([np.array(self._form.start, np.int64), codes])
+        start, end = (np.array(ids, np.int64) for ids in (self._form.start, self._form.end))
+        return np.concatenate([start, codes, end])

@@ -1,10 +1,9 @@
 """TorchDecoder: the :class:`~genrec.decoders.base.Decoder` contract over any Hugging Face causal LM.
 
-Body, embedding and head are taken apart: embeddings are looked up here, the body
+Body, embedding and head are taken apart: embeddings are looked up, the body
 (:mod:`genrec.decoders.model_body`) runs with our mask and positions, and the head
-(:mod:`genrec.decoders.output_head`) is evaluated only for the tokens asked for. All live prefixes of a request stand
-on the sequence axis behind its prompt; an additive mask lets each token see the prompt, its ancestors and
-itself, and its position is prompt length + token depth. This module knows no trie, no items and no scores.
+(:mod:`genrec.decoders.output_head`) is evaluated only for the tokens asked for. The tree of tokens behind a prompt is
+:mod:`genrec.decoders.tree_decoder`'s. This module knows no trie, no items and no scores.
 """
 
 from __future__ import annotations
@@ -17,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from genrec.decoders.base import Hidden, Prefilled, Prompt, State, Tokens
+from genrec.decoders.base import Prefilled, Prompt, State, Tokens
 from genrec.decoders.key_values import common_length
 from genrec.decoders.kv_cache import StepCache, TorchState
 from genrec.decoders.model_body import body_of
 from genrec.decoders.output_head import OutputHead, numpy_of
 from genrec.decoders.prompt_reader import PromptReader
-from genrec.decoders.tree_mask import RaggedRows, check_parents, prompt_mask, tree_mask
+from genrec.decoders.tree_decoder import TreeDecoder
+from genrec.decoders.tree_mask import RaggedRows, prompt_mask
 from index.errors import DecoderError
-from index.types import Float32Array, Int64Array, IntArray
+from index.types import BoolArray, Int64Array
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,12 +35,9 @@ if TYPE_CHECKING:
 _BODY_ARGUMENTS = ("inputs_embeds", "position_ids", "attention_mask", "past_key_values")
 # Layers whose only memory is keys and values of all earlier positions, as long as the window is not full.
 _LAYER_KINDS = {"full_attention", "sliding_attention", "global"}
-# How far the probe's logits may be from the model's own, as a share of the largest (at least 1): float32
-# rounding, or the rounding of half precisions, which keep 8 to 11 bits.
-_TOLERANCE, _HALF_TOLERANCE = 1e-4, 5e-2
 
 
-class TorchDecoder:
+class TorchDecoder(TreeDecoder):
     """Scores next tokens with a causal language model run by torch.
 
     Args:
@@ -68,15 +65,16 @@ class TorchDecoder:
         model.train(False)
         _check_architecture(model)
         self.model = model
-        self._reader = reader or PromptReader()
         self._body = body_of(model)
-        self._embedding: torch.nn.Module = model.get_input_embeddings()
         head = _head(model)
         bias: torch.Tensor | None = getattr(head, "bias", None)
-        self._head = OutputHead(head.weight.detach(), None if bias is None else bias.detach())
-        self.max_positions = _max_positions(model.config)
-        if not 0 <= token_offset < self.vocabulary:
-            raise DecoderError(f"expected 0 <= token_offset < {self.vocabulary}, got {token_offset}")
+        super().__init__(
+            model.get_input_embeddings(),
+            OutputHead(head.weight.detach(), None if bias is None else bias.detach()),
+            token_offset,
+            _max_positions(model.config),
+            reader or PromptReader(),
+        )
         self.token_offset = 0  # the probe speaks vocabulary ids
         self._check_logits(model)
         self.token_offset = token_offset
@@ -100,23 +98,11 @@ class TorchDecoder:
         if config.is_encoder_decoder:
             raise DecoderError(
                 f"expected a causal language model in {path_or_name}, got the encoder-decoder "
-                f"{config.model_type!r}, which genrec does not run; use one like GPT-2, Llama or Qwen3"
+                f"{config.model_type!r}, which EncoderDecoder runs; use that, or a model like GPT-2, Llama or Qwen3"
             )
         on_cpu = device is None or torch.device(device).type == "cpu"
         model = AutoModelForCausalLM.from_pretrained(path_or_name, dtype=torch.float32 if on_cpu else "auto")
         return cls(model, token_offset, device, reader)
-
-    @property
-    def vocabulary(self) -> int:
-        """V, the rows of the head."""
-        return self._head.vocabulary
-
-    def prompt_key(self, prompt: Prompt) -> Int64Array:
-        """int64[P]: the token ids the model would read; see :class:`genrec.decoders.base.ReusesPrompts`."""
-        ids = self._reader.ids(prompt)
-        self._check_tokens(ids)
-        self._check_positions(len(ids) - 1)
-        return ids
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Prompt], kept: Sequence[State | None] | None = None) -> Prefilled:
@@ -130,7 +116,7 @@ class TorchDecoder:
             return Prefilled([], self._no_hidden())
         keys = [self.prompt_key(prompt) for prompt in prompts]
         states = [
-            TorchState(ids) if state is None else _begun(ids, state)
+            TorchState(ids) if state is None else self._begun(ids, state)
             for ids, state in zip(keys, kept or [None] * len(keys), strict=True)
         ]
         known = np.array([state.prompt_length for state in states])
@@ -148,95 +134,36 @@ class TorchDecoder:
             state.prompt_length = len(ids)
         return Prefilled(list[State](states), numpy_of(hidden))
 
-    @torch.inference_mode()
-    def extend(self, states: Sequence[State], request: IntArray, token: IntArray, parent: IntArray) -> Hidden:
-        """Feed one token to each of R prefixes; see :meth:`genrec.decoders.base.Decoder.extend`.
+    def _begun(self, ids: Int64Array, kept: State) -> TorchState:
+        """A state that begins ``ids`` with what a kept one shares; at least one position is left to run."""
+        (mine,) = self._own_states([kept])
+        return mine.begun(ids, min(common_length(mine.prompt, ids), len(ids) - 1))
 
-        Raises:
-            DecoderError: the rows are not in request order, a state is not a ``TorchState`` or comes twice, a
-                parent is not an earlier slot, a token is outside the vocabulary, or a prefix outgrows the
-                model's positions. No state has changed then.
-        """
-        if (np.diff(request) < 0).any():
-            raise DecoderError("expected rows in the order of their requests, got a request that falls")
-        active, request = np.unique(request, return_inverse=True)  # requests without rows take no padding
-        rows = RaggedRows(request)
-        if not len(rows):
-            return self._no_hidden()
-        used = _own_states([states[index] for index in active])
-        ids = np.asarray(token, np.int64) + self.token_offset
-        parents = np.asarray(parent, np.int64)
-        self._check_tokens(ids)
-        check_parents([state.slots for state in used], rows, parents)
-        prompt_length = np.array([state.prompt_length for state in used])
-        sees, depth = tree_mask(prompt_length, [state.parent for state in used], rows, parents)
-        position = prompt_length[rows.request] + depth
-        self._check_positions(int(position.max()))
-        cache = StepCache(used, rows.count.tolist())
-        hidden = self._body.extend(self._embed(rows, ids), rows.pad(position), sees, cache)
-        for state, grown in zip(used, rows.split(parents), strict=True):
-            state.parent = np.concatenate([state.parent, grown])
-        return numpy_of(hidden[torch.from_numpy(rows.request), torch.from_numpy(rows.column)])
-
-    @torch.inference_mode()
-    def edge_logits(self, hidden: Hidden, row: IntArray, token: IntArray) -> Float32Array:
-        """float32[E]: the logit of ``token[e]`` after hidden row ``row[e]``, computing no others.
-
-        Raises:
-            DecoderError: a token is outside the vocabulary.
-        """
-        ids = np.asarray(token, np.int64) + self.token_offset
-        self._check_tokens(ids)
-        return self._head.edge_logits(self._on_device(hidden), np.asarray(row, np.int64), ids)
-
-    @torch.inference_mode()
-    def log_normalizer(self, hidden: Hidden, depth: IntArray) -> Float32Array:
-        """float32[R]: log of the sum of exp(logit) over the whole vocabulary, at any depth."""
-        return self._head.log_normalizer(self._on_device(hidden))
-
-    def _embed(self, rows: RaggedRows, ids: Int64Array) -> torch.Tensor:
-        """[B, Q, H]."""
-        embedded: torch.Tensor = self._embedding(torch.from_numpy(rows.pad(ids)).to(self._head.weight.device))
-        return embedded
-
-    def _on_device(self, hidden: Hidden) -> torch.Tensor:
-        # torch warns of arrays that may not be written; such a one is copied.
-        array = np.require(hidden, np.float32, ["C", "W"])
-        return torch.from_numpy(array).to(self._head.weight.device, self._head.weight.dtype)
-
-    def _no_hidden(self) -> Hidden:
-        return np.empty((0, self._head.weight.shape[1]), np.float32)
-
-    def _check_tokens(self, ids: Int64Array) -> None:
-        if len(ids) and not 0 <= ids.min() <= ids.max() < self.vocabulary:
-            raise DecoderError(
-                f"expected token ids in 0 .. {self.vocabulary - 1}, got {ids.min()} .. {ids.max()} "
-                f"(token_offset {self.token_offset}); use the tokenizer the index was built with"
-            )
-
-    def _check_positions(self, last: int) -> None:
-        if self.max_positions is not None and last >= self.max_positions:
-            raise DecoderError(
-                f"expected at most {self.max_positions} tokens of prompt and answer, got {last + 1}; "
-                "shorten the history"
-            )
+    def _run(
+        self,
+        states: Sequence[TorchState],
+        rows: RaggedRows,
+        ids: Int64Array,
+        position: Int64Array,
+        sees: BoolArray,
+    ) -> torch.Tensor:
+        cache = StepCache(states, rows.count.tolist())
+        return self._body.extend(self._embed(rows, ids), rows.pad(position), sees, cache)
 
     @torch.inference_mode()
     def _check_logits(self, model: PreTrainedModel) -> None:
         """Compare logits over a tree of two branches with the model's own over each branch."""
         prompt = np.arange(3) % self.vocabulary
         branch = np.array([[3, 4], [5, 6]]) % self.vocabulary
-        tolerance = _TOLERANCE if self._head.weight.dtype == torch.float32 else _HALF_TOLERANCE
         prefilled = self.prefill([(Tokens(prompt),)])
         first = self.extend(prefilled.states, np.zeros(2, np.int64), branch[:, 0], np.array([-1, -1]))
         second = self.extend(prefilled.states, np.zeros(2, np.int64), branch[:, 1], np.array([0, 1]))
         for b in range(2):
-            path = torch.from_numpy(np.concatenate([prompt, branch[b]]))[None].to(self._head.weight.device)
-            own = model(input_ids=path, use_cache=False).logits[0, -3:].float()
+            path = torch.from_numpy(np.concatenate([prompt, branch[b]]))[None].to(self._device)
+            own = model(input_ids=path, use_cache=False).logits[0, -3:]
             hidden = np.stack([prefilled.hidden[0], first[b], second[b]])
-            error = float((own - self._head.logits(self._on_device(hidden)).float()).abs().max())
-            error /= max(1.0, float(own.abs().max()))
-            if not error <= tolerance:  # not `>`: it may be no number at all
+            error = self._difference(hidden, own)
+            if not error <= self._tolerance:  # not `>`: it may be no number at all
                 raise DecoderError(
                     f"expected the logits of {type(model).__name__} to be hidden @ head.T + bias, got a "
                     f"difference of {error:.1g} of the largest; models that scale or cap their logits, or "
@@ -282,18 +209,3 @@ def _max_positions(config: Any) -> int | None:
     if "sliding_attention" in kinds:
         limits.append(getattr(config, "sliding_window", None))
     return min((limit for limit in limits if limit is not None), default=None)
-
-
-def _begun(ids: Int64Array, kept: State) -> TorchState:
-    """A state that begins ``ids`` with what a kept one shares; at least one position is left to run."""
-    (mine,) = _own_states([kept])
-    return mine.begun(ids, min(common_length(mine.prompt, ids), len(ids) - 1))
-
-
-def _own_states(states: Sequence[State]) -> list[TorchState]:
-    own = [state for state in states if isinstance(state, TorchState)]
-    if len(own) < len(states):
-        raise DecoderError("expected states made by TorchDecoder.prefill, got those of another decoder")
-    if len({id(state) for state in own}) < len(own):
-        raise DecoderError("expected each request to have its own state, got one twice; fork it")
-    return own

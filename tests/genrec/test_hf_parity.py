@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from genrec.decoders.base import Tokens
+from genrec.decoders.encoder_decoder import EncoderDecoder
 from genrec.decoders.torch_decoder import TorchDecoder
 from genrec.search import SearchRequest, search
 from index.trie import TokenTrie, build_trie
@@ -43,7 +44,7 @@ def hugging_face(
     beams: int,
     eos: int | None,
 ) -> list[list[Found]]:
-    """``generate`` under a dict trie, on the left-padded batch."""
+    """``generate`` under a dict trie, on the left-padded batch; an encoder-decoder writes behind its start token."""
     allowed: dict[tuple[int, ...], set[int]] = {}
     for path in paths:
         for depth, token in enumerate(path):
@@ -51,6 +52,9 @@ def hugging_face(
     width = max(len(prompt) for prompt in prompts)
     ids = torch.tensor([[PAD] * (width - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    if model.config.is_encoder_decoder:
+        ids, mask = right_padded(prompts)
+        width = 1
 
     def next_tokens(_: int, sequence: torch.Tensor) -> list[int]:
         # Beams that have run out of paths go on at a score of -1e9; they must be given something.
@@ -88,6 +92,13 @@ def hugging_face(
     return results
 
 
+def right_padded(prompts: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """An encoder counts positions from its first column on."""
+    parts = [torch.tensor(prompt) for prompt in prompts]
+    pad = torch.nn.utils.rnn.pad_sequence
+    return pad(parts, batch_first=True), pad([torch.ones_like(part) for part in parts], batch_first=True)
+
+
 def greedy_scores(logits: Sequence[torch.Tensor], tokens: torch.Tensor, eos: int | None) -> torch.Tensor:
     """float[B]: log-probability of each sequence, up to and with its first EOS."""
     chosen = torch.stack(list(logits), dim=1).log_softmax(-1).gather(2, tokens[:, :, None])[:, :, 0]
@@ -100,7 +111,8 @@ def ours(
     model: PreTrainedModel, prompts: Sequence[list[int]], trie: TokenTrie, beams: int, offset: int = 0
 ) -> list[list[Found]]:
     requests = [SearchRequest((Tokens(np.array(prompt)),), k=beams, beam=beams) for prompt in prompts]
-    decoder = TorchDecoder(model, token_offset=offset)
+    kind = EncoderDecoder if model.config.is_encoder_decoder else TorchDecoder
+    decoder = kind(model, token_offset=offset)
     results = search(decoder, trie, requests, normalize="vocabulary", synchronize="token")
     return [
         [
@@ -174,3 +186,18 @@ def test_fewer_paths_than_beams(model: PreTrainedModel, beams: int) -> None:
     expected = hugging_face(model, [[1, 2], [3]], titles, beams, eos=EOS)
     assert [len(found) for found in expected] == [2, 2]
     assert_same(ours(model, [[1, 2], [3]], build_trie(titles), beams), expected)
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+@pytest.mark.parametrize("beams", [1, 5])
+def test_encoder_decoders(family: str, beams: int) -> None:
+    """Codes at an offset, and titles that end where they like: TIGER's shape and GENRE's."""
+    model = tiny_models.ENCODER_DECODERS[family]()
+    rng = np.random.default_rng([3, beams])
+    codes, prompts, offset = random_codes(rng, 3), random_prompts(rng), 10
+    in_vocabulary = [tuple(code + offset for code in path) for path in codes]
+    expected = hugging_face(model, prompts, in_vocabulary, beams, eos=None)
+    assert_same(ours(model, prompts, build_trie(np.array(codes)), beams, offset), expected)
+    titles = random_titles(rng)
+    expected = hugging_face(model, prompts, titles, beams, eos=EOS)
+    assert_same(ours(model, prompts, build_trie(titles), beams), expected)
