@@ -41,6 +41,20 @@ def analyze(texts: Sequence[str]) -> list[list[str]]:
     return [[stem[word] for word in text] for text in words]
 
 
+NOTHING, STOP_ONLY, CONTENT = 0, 1, 2
+
+
+def word_kinds(texts: Sequence[str]) -> list[int]:
+    """What each text consists of: ``NOTHING`` that is a word, ``STOP_ONLY`` stop words, or ``CONTENT``: then its
+    stop words are not among its terms."""
+    kinds = []
+    for text in texts:
+        words = _words(text)
+        content = any(word not in STOP_WORDS for word in words)
+        kinds.append(CONTENT if content else STOP_ONLY if words else NOTHING)
+    return kinds
+
+
 def _words(text: str) -> list[str]:
     if not text.isascii():
         decomposed = unicodedata.normalize("NFKD", text)
