@@ -6,43 +6,37 @@
     files-…/index/…          every file of the index, so that a bundle needs nothing beside it
     files-…/model/…          the model's own files
     files-…/onnx/…           its export, once there is one: what runs without torch
+    files-…/vocabulary/…     of a model that writes text: its tokenizer,
+    files-…/titles/…         and the trie of the titles in those tokens
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, get_args
 
 import numpy as np
 
+from genrec.bundle_decoders import DecoderName, open_decoders
+from genrec.bundle_text import TEXT, TITLES, VOCABULARY, BundleText, load_text
 from genrec.decoders.base import Decoder
-from genrec.decoders.exported import (
-    CAUSAL_LM,
-    ENCODER_DECODER,
-    EXPORT,
-    FLOAT32,
-    INT8,
-    NATIVE,
-    ExportFacts,
-    history_reader,
-    open_export,
-)
-from genrec.tasks import TaskDefaults
+from genrec.decoders.exported import EXPORT, ExportFacts
+from genrec.speech import Speech, SpeechForm
+from genrec.tasks import TASKS, TaskDefaults, defaults_of, tasks_in_order
 from index.artifact import Artifact, changed_since, open_artifact, save_array, writing_artifact
-from index.errors import IndexFormatError, MissingDependencyError, RequestError, require
-from index.item_index import SEMANTIC_ID, ItemIndex, index_of
+from index.errors import IndexFormatError, RequestError
+from index.item_index import ItemIndex, index_of
 from index.types import IntArray, UInt64Array
 
 TRAINED_EVENTS = "trained_events"
 
-DecoderName: TypeAlias = Literal["auto", "onnx", "onnx-int8", "torch"]
-"""What runs a bundle's model: its export, the quantised one, torch, or the export where it can be run."""
+__all__ = ["Bundle", "DecoderName", "changing_bundle", "load_bundle", "save_bundle", "save_changed_index"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +46,7 @@ class Bundle:
     artifact: Artifact
     index: ItemIndex
     tasks: Mapping[str, TaskDefaults]
+    text: BundleText | None = None  # None where the model speaks codes alone
 
     @property
     def family(self) -> str:
@@ -91,70 +86,48 @@ class Bundle:
             if name.startswith("model/") and name != f"model/{TRAINED_EVENTS}.npy"
         }
 
-    def decoder(self, name: DecoderName = "auto", *, threads: int = 1) -> Decoder:
+    @property
+    def modes(self) -> list[str]:
+        """The tasks a request may name, the default one first."""
+        return [name for name in tasks_in_order(list(self.tasks)) if TASKS[name].is_mode]
+
+    @cached_property
+    def speech(self) -> Speech:
+        """How the model reads items and writes answers."""
+        if self.text is None:
+            return Speech(self.index, SpeechForm("compact"))
+        return Speech(self.index, self.text.form, self.text.vocabulary)
+
+    def decoder(self, name: DecoderName = "auto", *, task: str | None = None, threads: int = 1) -> Decoder:
         """The model, ready to search with.
 
         Args:
             name: ``"auto"`` runs the export where there is one and onnxruntime is installed, else torch.
+            task: what it is to answer; the bundle's default mode where not given.
             threads: CPU threads of an export; torch has its own setting.
 
         Raises:
             MissingDependencyError: what would run the model is not installed; says what to do.
             IndexFormatError: there is no such export, or the model family is unknown to this version.
-            RequestError: an unknown name.
+            RequestError: an unknown name, or a task that the model was not trained for.
         """
+        chosen = task or self.modes[0]
+        return self.decoders(name, tasks=[chosen], threads=threads)[chosen]
+
+    def decoders(
+        self, name: DecoderName = "auto", *, tasks: Sequence[str] | None = None, threads: int = 1
+    ) -> Mapping[str, Decoder]:
+        """:meth:`decoder` for several tasks, all of the bundle's modes where not given: one model in memory."""
         if name not in get_args(DecoderName):
             raise RequestError(f"expected a decoder of {', '.join(get_args(DecoderName))}, got {name!r}")
-        if name == "torch":  # also where an export is out of date, so that it can be made anew
-            return self._torch_decoder()
-        export = self.export
-        if name == "auto" and self._prefers_torch(export):
-            return self._torch_decoder()
-        if export is None:
-            raise IndexFormatError(
-                f"expected an export in {self.artifact.path}, got none; run: genrec export {self.artifact.path}"
-            )
-        graph = INT8 if name == "onnx-int8" else FLOAT32
-        return open_export(
-            self.artifact.files, export, self.artifact.manifest["model"], self.index, graph, threads
-        )
-
-    def _prefers_torch(self, export: ExportFacts | None) -> bool:
-        if export is not None and find_spec("onnxruntime"):
-            return False
-        if find_spec("torch"):
-            return True
-        raise MissingDependencyError(
-            "expected onnxruntime to run the exported model, found neither it nor torch; "
-            "install it with: pip install 'genrec[serve]'"
-            if export is not None
-            else f"expected an exported model, or torch to run one that is not, found neither; where torch is "
-            f"installed run: genrec export {self.artifact.path}; or install it with: pip install 'genrec[train]'"
-        )
-
-    def _torch_decoder(self) -> Decoder:
-        families = (NATIVE, CAUSAL_LM, ENCODER_DECODER)
-        if self.family not in families:
-            raise IndexFormatError(
-                f"expected a model of family {' or '.join(map(repr, families))} in {self.artifact.path}, got "
-                f"{self.family!r}; update genrec, or train the bundle again with this version"
-            )
-        require("torch", extra="train", purpose="Running a model that has not been exported")
-        directory = self.artifact.files / "model"
-        if self.family == NATIVE:
-            from genrec.decoders.native_decoder import NativeDecoder
-            from genrec.native_model import NativeModel
-
-            return NativeDecoder(NativeModel.load(directory, self.index.codes))
-        model = self.artifact.manifest["model"]
-        offset, reader = int(model["token_offset"]), history_reader(model, self.index)
-        if self.family == ENCODER_DECODER:
-            from genrec.decoders.encoder_decoder import EncoderDecoder
-
-            return EncoderDecoder.load(directory, offset, reader=reader)
-        from genrec.decoders.torch_decoder import TorchDecoder
-
-        return TorchDecoder.load(directory, offset, reader=reader)
+        chosen = self.modes if tasks is None else list(tasks)
+        for one in chosen:
+            if one not in self.tasks:
+                raise RequestError(
+                    f"expected a task that {self.artifact.path} was trained for ({', '.join(self.tasks)}), "
+                    f"got {one!r}"
+                )
+        return open_decoders(self, chosen, name, threads)
 
 
 def save_bundle(
@@ -166,6 +139,7 @@ def save_bundle(
     tasks: Mapping[str, TaskDefaults],
     trained_events: UInt64Array,
     facts: Mapping[str, Any],
+    text: BundleText | None = None,
 ) -> None:
     """Write a bundle, atomically.
 
@@ -180,10 +154,15 @@ def save_bundle(
         tasks: defaults per task.
         trained_events: uint64[T], hashes of the events trained on.
         facts: what else the manifest records: settings, figures, times.
+        text: what the model needs to write text; with it the model may have text tasks.
     """
+    model = {"family": family, **facts}
+    if text is not None:
+        model[VOCABULARY] = text.vocabulary.content_hash
     manifest = {
         **index.manifest(),
-        "model": {"family": family, **facts},
+        **({} if text is None else {TEXT: text.manifest()}),
+        "model": model,
         "tasks": {name: task.to_dict() for name, task in tasks.items()},
     }
     with writing_artifact(path, "bundle", manifest) as files:
@@ -192,19 +171,26 @@ def save_bundle(
         (files / "model").mkdir()
         save_model(files / "model")
         save_array(files / "model", TRAINED_EVENTS, trained_events)
+        if text is not None:
+            text.save_files(files)
 
 
 def save_changed_index(artifact: Artifact, index: ItemIndex, path: Path) -> None:
     """Save an index that was opened from ``artifact`` and then changed, as the same kind of artifact.
 
-    In a bundle everything but the index is copied as it is: a model speaks codes and reads which item has
-    which from the index, so it goes on working.
+    In a bundle the model is copied as it is: it speaks codes and reads which item has which from the index, so it
+    goes on working; one that writes titles gets the trie of the new ones.
 
     Raises:
         IndexFormatError: ``path`` holds something that is not an artifact of genrec, or another process has
             saved ``artifact`` anew since it was opened. ``path`` is left alone.
     """
     manifest = {**artifact.entries, **index.manifest()}
+    text = load_text(artifact, int(artifact.manifest["items"])) if artifact.kind == "bundle" else None
+    if text is not None:
+        text = text.over(index)
+        manifest[TEXT] = text.manifest()
+    changed = {"index"} if text is None else {"index", VOCABULARY, TITLES}
     replacing = artifact if path.resolve() == artifact.path.resolve() else None
     with writing_artifact(path, artifact.kind, manifest, replacing=replacing) as files:
         if artifact.kind == "index":
@@ -212,7 +198,7 @@ def save_changed_index(artifact: Artifact, index: ItemIndex, path: Path) -> None
             return
         try:
             for part in artifact.files.iterdir():
-                if part.name != "index":
+                if part.name not in changed:
                     shutil.copytree(part, files / part.name)
         except OSError as error:  # a save removes the files of the one before it
             if open_artifact(artifact.path).content_hash != artifact.content_hash:
@@ -220,6 +206,8 @@ def save_changed_index(artifact: Artifact, index: ItemIndex, path: Path) -> None
             raise
         (files / "index").mkdir()
         index.save_files(files / "index")
+        if text is not None:
+            text.save_files(files)
 
 
 @contextmanager
@@ -259,7 +247,15 @@ def load_bundle(path: Path, *, verify: bool = False) -> Bundle:
         IndexFormatError: see :func:`index.artifact.open_artifact`.
     """
     artifact = open_artifact(path, kind="bundle", verify=verify)
-    tasks = {name: TaskDefaults.from_dict(values) for name, values in artifact.manifest["tasks"].items()}
-    if SEMANTIC_ID not in tasks:
-        raise IndexFormatError(f"expected the task '{SEMANTIC_ID}' in {path}, got {sorted(tasks)}")
-    return Bundle(artifact, index_of(artifact), tasks)
+    tasks = {name: defaults_of(name, values) for name, values in artifact.manifest["tasks"].items()}
+    index = index_of(artifact)
+    bundle = Bundle(artifact, index, tasks, load_text(artifact, len(index.catalog)))
+    if not bundle.modes:
+        raise IndexFormatError(f"expected a task that answers requests in {path}, got {sorted(tasks)}")
+    without_text = [name for name in tasks if TASKS[name].is_text and bundle.text is None]
+    if without_text:
+        raise IndexFormatError(
+            f"expected a vocabulary for the tasks {', '.join(without_text)} in {path}, got none; "
+            "restore the bundle or train it again"
+        )
+    return bundle

@@ -22,7 +22,7 @@ import numpy as np
 
 from index.errors import RequestError
 from index.trie import TokenTrie
-from index.types import Float64Array, FloatArray, Int64Array
+from index.types import Float64Array, FloatArray, Int64Array, IntArray
 
 PriorKind: TypeAlias = Literal["mixture", "additive"]
 
@@ -46,10 +46,38 @@ class Prior:
     candidates: int = CANDIDATES
     """So many of the prior's best allowed items are scored exactly beside the beam, in one call: what a
     strong prior loves and a beam would not find."""
+    item_at_rank: IntArray | None = None
+    """[N] catalog row at each rank, where the prior was made from rows: then it serves any trie of the catalog."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vector", np.asarray(self.vector, np.float64))
         _check(self)
+
+    def over(self, trie: TokenTrie) -> Prior:
+        """The same prior by the ranks of a trie: codes and titles put the items in different orders.
+
+        One that was made from ranks is by the ranks of the trie it is used with, and comes back as it is.
+
+        Raises:
+            RequestError: it was made for another catalog.
+        """
+        order = self.item_at_rank
+        if order is trie.item_at_rank or order is None:
+            return self
+        if len(order) != len(trie):
+            raise RequestError(f"expected one prior value per item, {len(trie)}, got {len(order)}")
+        kept = self._by_trie.get(id(trie))
+        if kept is None:
+            by_row = np.empty(len(order))
+            by_row[order] = self.vector
+            kept = Prior.of_rows(trie, by_row, self.weight, self.kind, candidates=self.candidates)
+            self._by_trie[id(trie)] = kept
+        return kept
+
+    @cached_property
+    def _by_trie(self) -> dict[int, Prior]:
+        """What :meth:`over` has made; each holds its trie's order, so that no other can take its id."""
+        return {}
 
     @classmethod
     def of_rows(
@@ -64,7 +92,8 @@ class Prior:
         """From float[N] in the order of catalog rows."""
         if np.shape(vector) != (len(trie),):
             raise RequestError(f"expected one prior value per item, [{len(trie)}], got {np.shape(vector)}")
-        return cls(np.asarray(vector, np.float64)[trie.item_at_rank], weight, kind, candidates)
+        by_rank = np.asarray(vector, np.float64)[trie.item_at_rank]
+        return cls(by_rank, weight, kind, candidates, trie.item_at_rank)
 
     @cached_property
     def mass(self) -> Float64Array:

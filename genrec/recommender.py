@@ -1,60 +1,41 @@
 """Recommender: a decoder walking an index. The one object most users need.
 
-The story of a request: ids become rows, rows become a prompt, the search walks the trie, ranks become items.
+The story of a request: ids become rows, rows become a prompt, the search walks the trie, ranks become items. In
+query mode the model writes queries instead, and what they find become items.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
-from genrec.bundle import DecoderName, load_bundle
-from genrec.cap_rules import CapRules
-from genrec.decoders.base import Decoder, Items
+from genrec.bundle import Bundle, DecoderName, load_bundle
+from genrec.decoders.base import Decoder
+from genrec.modes import AnyMode, QueryMode, TrieMode, codes_mode, modes_of
 from genrec.prior import CANDIDATES, Prior, PriorKind
+from genrec.queries import QueryRequest, QueryResult
+from genrec.recommendation import Recommendation, RecommendedItem, notes_on
 from genrec.search import Diversity, Normalize, SearchRequest, SearchResult, Synchronize, search
-from genrec.tasks import TaskDefaults
+from genrec.tasks import Mode, QueryConstraint, TaskDefaults
 from genrec.wishes import Wishes, resolve, scores_are_shares
-from index.counted import counted
+from index.bm25.base import TermScore
 from index.errors import RequestError
 from index.filter_expression import Where
 from index.item_filter import Allowed
-from index.item_index import ItemIndex
+from index.item_index import SEMANTIC_ID, ItemIndex
 from index.types import FloatArray, Int32Array, Int64Array, IntArray, ItemId
+
+__all__ = ["Recommendation", "RecommendedItem", "Recommender"]
 
 _USUAL = Wishes()
 
-
-@dataclass(frozen=True, slots=True)
-class RecommendedItem:
-    """One answer: an item of the catalog."""
-
-    item_id: ItemId
-    title: str
-    rank: int  # 1 is best
-    score: float  # log-probability under the request's normalisation, with an additive prior's term on top
-    probability: float | None
-    """Share of the whole catalog's probability (they sum to one over all items, seen ones included, and removed
-    ones until the index is compacted); None under vocabulary normalisation, where the sum over the catalog is
-    below one, and with an additive prior."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recommendation:
-    """The answer to one history."""
-
-    items: tuple[RecommendedItem, ...]
-    certified: int  # the first so many are proven to be the most probable allowed items, in order
-    unknown_ids: tuple[ItemId, ...]  # ids of the history that are not in the catalog; they were not used
-    notes: tuple[str, ...]  # what a user should know about this answer
-    normalize: Normalize
-    beam: int
-    expansions: int
-    model_calls: int
+Found: TypeAlias = SearchResult | QueryResult
+"""What the search of a mode found: item ranks of its trie, or catalog rows."""
 
 
 class Recommender:
@@ -67,15 +48,41 @@ class Recommender:
             print(item.rank, item.title, item.probability)
     """
 
-    def __init__(self, index: ItemIndex, decoder: Decoder, defaults: TaskDefaults | None = None) -> None:
+    def __init__(
+        self,
+        index: ItemIndex,
+        decoder: Decoder | None = None,
+        defaults: TaskDefaults | None = None,
+        *,
+        modes: Mapping[str, AnyMode] | None = None,
+    ) -> None:
+        """Put one together; :meth:`load` does it for a bundle.
+
+        Args:
+            index: the items.
+            decoder: a model that writes semantic IDs, for the mode ``semantic_id`` alone.
+            defaults: how it is asked.
+            modes: what answers instead, the default mode first (:mod:`genrec.modes`).
+
+        Raises:
+            RequestError: neither a decoder nor a mode, or both.
+        """
+        if (decoder is None) == (not modes):
+            raise RequestError("expected either a decoder or modes, got both or neither")
         self.index = index
-        self.decoder = decoder
-        self.defaults = defaults or TaskDefaults()
-        self._cap_rules = CapRules(index.catalog, index.trie)
+        self.modes: dict[str, AnyMode] = dict(modes or {})
+        if decoder is not None:
+            self.modes[SEMANTIC_ID] = codes_mode(index, decoder, defaults)
 
     @classmethod
     def load(
-        cls, path: Path | str, decoder: DecoderName = "auto", *, verify: bool = False, threads: int = 1
+        cls,
+        path: Path | str,
+        decoder: DecoderName = "auto",
+        *,
+        verify: bool = False,
+        threads: int = 1,
+        modes: Sequence[str] | None = None,
     ) -> Recommender:
         """Open a bundle that ``genrec train`` wrote.
 
@@ -85,14 +92,72 @@ class Recommender:
                 or ``"auto"``: the export where there is one and onnxruntime is installed, else torch.
             verify: compare every file's hash first (sizes are always compared).
             threads: CPU threads of an export.
+            modes: which of the bundle's to load; all where not given.
 
         Raises:
             IndexFormatError: the directory is no bundle, is damaged, or is too new.
             MissingDependencyError: neither onnxruntime for an export nor torch is installed; says what to do.
-            RequestError: an unknown decoder.
+            RequestError: an unknown decoder, or a mode that the bundle was not trained for.
         """
-        bundle = load_bundle(Path(path), verify=verify)
-        return cls(bundle.index, bundle.decoder(decoder, threads=threads), bundle.tasks["semantic_id"])
+        return cls.of_bundle(load_bundle(Path(path), verify=verify), decoder, threads=threads, modes=modes)
+
+    @classmethod
+    def of_bundle(
+        cls,
+        bundle: Bundle,
+        decoder: DecoderName = "auto",
+        *,
+        threads: int = 1,
+        modes: Sequence[str] | None = None,
+    ) -> Recommender:
+        """:meth:`load` for a bundle that is open already."""
+        decoders = bundle.decoders(decoder, tasks=modes, threads=threads)
+        return cls(bundle.index, modes=modes_of(bundle, decoders))
+
+    @property
+    def default_mode(self) -> str:
+        """The mode of a request that names none."""
+        return next(iter(self.modes))
+
+    @property
+    def defaults(self) -> TaskDefaults:
+        """How the default mode is asked."""
+        return self.modes[self.default_mode].defaults
+
+    @property
+    def decoder(self) -> Decoder:
+        """The decoder of the default mode.
+
+        Raises:
+            RequestError: the default mode searches no trie.
+        """
+        return self.trie_mode(_USUAL).decoder
+
+    def mode_of(self, wishes: Wishes) -> AnyMode:
+        """What answers a request.
+
+        Raises:
+            RequestError: this recommender does not have the mode asked for.
+        """
+        name = wishes.mode or self.default_mode
+        if name not in self.modes:
+            raise RequestError(
+                f"expected a mode that the model was trained for ({', '.join(self.modes)}), got {name!r}"
+            )
+        return self.modes[name]
+
+    def trie_mode(self, wishes: Wishes) -> TrieMode:
+        """:meth:`mode_of` for a caller that searches the trie itself.
+
+        Raises:
+            RequestError: as :meth:`mode_of`, or the mode searches no trie.
+        """
+        mode = self.mode_of(wishes)
+        if isinstance(mode, QueryMode):
+            raise RequestError(
+                f"expected a mode that searches a trie, got {mode.spec.name!r}, which writes queries"
+            )
+        return mode
 
     def recommend(
         self,
@@ -113,6 +178,9 @@ class Recommender:
         sample: bool = False,
         seed: int = 0,
         diversity: Diversity | None = None,
+        mode: Mode | None = None,
+        queries: int | None = None,
+        constraint: QueryConstraint | None = None,
     ) -> Recommendation:
         """The k items most likely to come next after a history.
 
@@ -139,10 +207,15 @@ class Recommender:
             seed: of the sample. The same seed and history draw the same items.
             diversity: search in groups, ``Diversity(groups=5, strength=1.0)``, each kept away from where the
                 others went. Every group gives its share of the k items; scores stay the model's.
+            mode: what the model writes: ``"semantic_id"``, ``"title"`` or ``"query"``; the bundle's first mode
+                where not given.
+            queries: of query mode: how many are written; each finds its share of the k items.
+            constraint: of query mode: ``"free"`` text, or ``"catalog_ngrams"``: only words that stand together
+                in the catalog.
 
         Raises:
-            RequestError: k or beam below 1, a history that is a single string, an unknown mode or field of
-                ``max_per``, or wishes that contradict each other (the message says which).
+            RequestError: k or beam below 1, a history that is a single string, a mode the model was not trained
+                for, an unknown field of ``max_per``, or wishes that contradict each other (the message says which).
             FilterError: ``where`` is no filter over this catalog.
         """
         wishes = Wishes(
@@ -161,6 +234,9 @@ class Recommender:
             sample=sample,
             seed=seed,
             diversity=diversity,
+            mode=mode,
+            queries=queries,
+            constraint=constraint,
         )
         return self.recommend_batch([history], wishes)[0]
 
@@ -201,8 +277,8 @@ class Recommender:
 
         Args:
             histories: B of them, as for :meth:`recommend`.
-            wishes: one for all histories, or one each. Those that agree in ``normalize`` and ``synchronize``
-                are searched together, however they differ otherwise.
+            wishes: one for all histories, or one each. Those that agree in ``mode``, ``normalize`` and
+                ``synchronize`` are searched together, however they differ otherwise.
 
         Raises:
             RequestError, FilterError: as :meth:`recommend`, before anything is searched; or there are as many
@@ -217,82 +293,66 @@ class Recommender:
 
     def search_rows(
         self, histories: Sequence[IntArray], wishes: Wishes | Sequence[Wishes] = _USUAL
-    ) -> list[SearchResult]:
-        """The search itself: histories as catalog rows (int[P] each, oldest first), results as trie ranks.
+    ) -> list[Found]:
+        """The search itself: histories as catalog rows (int[P] each, oldest first), results as ranks or rows.
 
         ``wishes`` and errors are those of :meth:`recommend_batch`.
         """
         each = _one_each(wishes, len(histories))
-        requests = self.requests(histories, each)
-        groups: dict[tuple[Normalize, Synchronize], list[int]] = {}
+        requests = self._requests(histories, each)
+        groups: dict[tuple[str, Normalize, Synchronize], list[int]] = {}
         for place, one in enumerate(each):
-            groups.setdefault((one.normalize or self.defaults.normalize, one.synchronize), []).append(place)
-        results: dict[int, SearchResult] = {}
-        for (normalize, synchronize), places in groups.items():
-            found = search(
-                self.decoder,
-                self.index.trie,
-                [requests[place] for place in places],
-                normalize=normalize,
-                synchronize=synchronize,
-            )
+            mode = self.mode_of(one)
+            group = (mode.spec.name, one.normalize or mode.defaults.normalize, one.synchronize)
+            groups.setdefault(group, []).append(place)
+        results: dict[int, Found] = {}
+        for (name, normalize, synchronize), places in groups.items():
+            found = _run(self.modes[name], [requests[place] for place in places], normalize, synchronize)
             results.update(zip(places, found, strict=True))
         return [results[place] for place in range(len(each))]
 
     def requests(
         self, histories: Sequence[IntArray], wishes: Wishes | Sequence[Wishes] = _USUAL
     ) -> list[SearchRequest]:
-        """What the search is given: for whoever runs it themselves, :meth:`search_rows` otherwise.
+        """What the search of a trie is given: for whoever runs it themselves, :meth:`search_rows` otherwise.
 
         Args:
             histories: B of them as catalog rows, int[P] each, oldest first; :meth:`history_rows` makes one.
-            wishes: one for all, or one each. ``normalize`` and ``synchronize`` are checked here and are the
-                caller's to pass on: requests of one search share them.
+            wishes: one for all, or one each. ``mode``, ``normalize`` and ``synchronize`` are checked here and
+                are the caller's to pass on: requests of one search share them.
 
         Raises:
-            RequestError: wishes that make no sense or contradict each other, or not one for all or one each.
+            RequestError: wishes that make no sense or contradict each other, a mode without a trie, or not one
+                for all or one each.
             FilterError: ``where`` is no filter over this catalog.
         """
-        shared: dict[int, SearchRequest] = {}  # by wish: all that does not depend on the history, made once
-        requests = []
-        for rows, one in zip(histories, _one_each(wishes, len(histories)), strict=True):
-            if id(one) not in shared:
-                shared[id(one)] = self._shared_request(one)
-            requests.append(self._request(np.asarray(rows, np.int64), one, shared[id(one)]))
-        return requests
+        each = _one_each(wishes, len(histories))
+        for one in each:
+            self.trie_mode(one)
+        return [one for one in self._requests(histories, each) if isinstance(one, SearchRequest)]
 
     def recommendation(
-        self, history: Sequence[ItemId | int], wishes: Wishes, result: SearchResult
+        self, history: Sequence[ItemId | int], wishes: Wishes, result: Found
     ) -> Recommendation:
         """The answer to one history: what the search found for it, as items, with what a user should know."""
-        resolved = resolve(wishes, self.defaults)
+        mode = self.mode_of(wishes)
+        resolved = resolve(wishes, mode.defaults)
         assert resolved.normalize is not None
         assert resolved.beam is not None
-        catalog, is_share = self.index.catalog, scores_are_shares(resolved)
-        items = tuple(
-            RecommendedItem(
-                item_id=catalog.item_ids[row],
-                title=catalog.titles[row],
-                rank=place + 1,
-                score=float(score),
-                probability=float(np.exp(score)) if is_share else None,
-            )
-            for place, (row, score) in enumerate(
-                zip(self.rows_of(result).tolist(), result.scores.tolist(), strict=True)
-            )
-        )
         ids = _ids(history)
-        rows = catalog.rows_of(ids).tolist()
+        rows = self.index.catalog.rows_of(ids).tolist()
         unknown = tuple(dict.fromkeys(one for one, row in zip(ids, rows, strict=True) if row < 0))
         return Recommendation(
-            items=items,
-            certified=result.certified,
+            items=self._items(mode, resolved, result),
+            certified=0 if isinstance(result, QueryResult) else result.certified,
             unknown_ids=unknown,
-            notes=_notes(bool(ids), any(row >= 0 for row in rows), resolved, result),
+            notes=notes_on(bool(ids), any(row >= 0 for row in rows), resolved, result),
             normalize=resolved.normalize,
             beam=resolved.beam,
             expansions=result.expansions,
             model_calls=result.model_calls,
+            mode=mode.spec.name,
+            queries=result.queries if isinstance(result, QueryResult) else (),
         )
 
     def history_rows(self, history: Sequence[ItemId | int]) -> Int32Array:
@@ -304,34 +364,114 @@ class Recommender:
         rows = self.index.catalog.rows_of(_ids(history))
         return np.asarray(rows[rows >= 0], np.int32)
 
-    def rows_of(self, result: SearchResult) -> Int32Array:
-        """int32[k]: catalog rows of a search result."""
-        return np.asarray(self.index.trie.item_at_rank[result.ranks], np.int32)
+    def rows_of(self, result: Found, wishes: Wishes = _USUAL) -> Int32Array:
+        """int32[k]: catalog rows of a result of a search with these wishes."""
+        if isinstance(result, QueryResult):
+            return result.rows
+        return np.asarray(self.trie_mode(wishes).trie.item_at_rank[result.ranks], np.int32)
 
-    def _shared_request(self, wishes: Wishes) -> SearchRequest:
+    def _items(self, mode: AnyMode, resolved: Wishes, result: Found) -> tuple[RecommendedItem, ...]:
+        catalog = self.index.catalog
+        rows = self.rows_of(result, resolved).tolist()
+        scores = result.scores.tolist()
+        written: list[str | None]
+        terms: tuple[tuple[TermScore, ...], ...] = ((),) * len(rows)
+        probabilities: list[float | None] = [None] * len(rows)
+        if isinstance(result, QueryResult):
+            written = [result.queries[query].text for query in result.query.tolist()]
+            terms = result.matched_terms
+        else:
+            assert isinstance(mode, TrieMode)
+            written = [mode.written(rank) for rank in result.ranks.tolist()]
+            if scores_are_shares(resolved):
+                probabilities = [float(np.exp(score)) for score in scores]
+        return tuple(
+            RecommendedItem(
+                item_id=catalog.item_ids[row],
+                title=catalog.titles[row],
+                rank=place + 1,
+                score=scores[place],
+                probability=probabilities[place],
+                generated=written[place],
+                matched_terms=terms[place],
+            )
+            for place, row in enumerate(rows)
+        )
+
+    def _requests(
+        self, histories: Sequence[IntArray], each: Sequence[Wishes]
+    ) -> list[SearchRequest | QueryRequest]:
+        shared: dict[
+            int, SearchRequest | QueryRequest
+        ] = {}  # by wish: all that does not depend on the history
+        requests = []
+        for rows, one in zip(histories, each, strict=True):
+            mode = self.mode_of(one)
+            if id(one) not in shared:
+                shared[id(one)] = self._shared_request(mode, one)
+            requests.append(_with_history(mode, np.asarray(rows, np.int64), one, shared[id(one)]))
+        return requests
+
+    def _shared_request(self, mode: AnyMode, wishes: Wishes) -> SearchRequest | QueryRequest:
         """A request without a history."""
-        resolved = resolve(wishes, self.defaults)
+        resolved = resolve(wishes, mode.defaults)
         assert resolved.beam is not None
         banned = self.index.catalog.rows_of([str(one) for one in resolved.exclude])
+        banned = banned[banned >= 0]
+        if isinstance(mode, QueryMode):
+            assert resolved.queries is not None
+            assert resolved.constraint is not None
+            return QueryRequest(
+                prompt=(),
+                k=resolved.k,
+                queries=resolved.queries,
+                beam=resolved.beam,
+                constraint=resolved.constraint,
+                allowed=mode.rules.allowed_rows(resolved.where, resolved.include),
+                exclude=np.asarray(banned, np.int64),
+                diversity=resolved.diversity,
+            )
         return SearchRequest(
             prompt=(),
             k=resolved.k,
             beam=resolved.beam,
-            allowed=self.index.rules.allowed(resolved.where, resolved.include, banned[banned >= 0]),
+            allowed=mode.rules.allowed(resolved.where, resolved.include, banned),
             exact=resolved.exact,
             max_expansions=resolved.max_expansions,
-            prior=resolved.prior,
-            caps=self._cap_rules.caps(resolved.max_per or {}),
+            prior=None if resolved.prior is None else resolved.prior.over(mode.trie),
+            caps=mode.caps.caps(resolved.max_per or {}),
             diversity=resolved.diversity,
         )
 
-    def _request(self, rows: Int64Array, wishes: Wishes, shared: SearchRequest) -> SearchRequest:
-        allowed = shared.allowed
-        if wishes.exclude_seen:
-            seen = np.asarray(self.index.trie.rank_of_item[rows], np.int64)
-            allowed = Allowed.from_bitmap(allowed.bitmap, np.concatenate([allowed.excluded, seen]))
-        seed = _sample_seed(wishes.seed, rows) if wishes.sample else None
-        return replace(shared, prompt=(Items(rows),), allowed=allowed, sample_seed=seed)
+
+def _with_history(
+    mode: AnyMode, rows: Int64Array, wishes: Wishes, shared: SearchRequest | QueryRequest
+) -> SearchRequest | QueryRequest:
+    prompt = mode.spec.prompt(mode.speech, rows)
+    seed = _sample_seed(wishes.seed, rows) if wishes.sample else None
+    seen = rows if wishes.exclude_seen else rows[:0]
+    if isinstance(shared, QueryRequest):
+        excluded = np.concatenate([shared.exclude, seen])
+        return replace(shared, prompt=prompt, exclude=excluded, sample_seed=seed)
+    assert isinstance(mode, TrieMode)
+    allowed = shared.allowed
+    if len(seen):
+        ranks = np.asarray(mode.trie.rank_of_item[seen], np.int64)
+        allowed = Allowed.from_bitmap(allowed.bitmap, np.concatenate([allowed.excluded, ranks]))
+    return replace(shared, prompt=prompt, allowed=allowed, sample_seed=seed)
+
+
+def _run(
+    mode: AnyMode,
+    requests: Sequence[SearchRequest | QueryRequest],
+    normalize: Normalize,
+    synchronize: Synchronize,
+) -> Sequence[Found]:
+    """Search for requests of one mode."""
+    if isinstance(mode, QueryMode):
+        return mode.search.search([one for one in requests if isinstance(one, QueryRequest)])
+    walks = [one for one in requests if isinstance(one, SearchRequest)]
+    return search(mode.decoder, mode.trie, walks, normalize=normalize, synchronize=synchronize)
 
 
 def _ids(history: Sequence[ItemId | int]) -> list[ItemId]:
@@ -346,27 +486,6 @@ def _one_each(wishes: Wishes | Sequence[Wishes], histories: int) -> Sequence[Wis
     if len(wishes) != histories:
         raise RequestError(f"expected one Wishes for all or one per history, {histories}, got {len(wishes)}")
     return wishes
-
-
-def _notes(has_history: bool, knows_an_item: bool, resolved: Wishes, result: SearchResult) -> tuple[str, ...]:
-    """What a user should know about an answer."""
-    notes, found = [], len(result.ranks)
-    if not knows_an_item:
-        notes.append(
-            "no known item in the history: this is what the model recommends to a new user"
-            if has_history
-            else "empty history: this is what the model recommends to a new user"
-        )
-    if found < resolved.k:
-        notes.append(
-            f"{found} of {counted(resolved.k, 'item')}: no others pass the request's filters, lists and seen items"
-        )
-    if (resolved.exact or resolved.sample) and result.certified < found:
-        notes.append(
-            f"the budget ended after {counted(result.expansions, 'expansion')}: {result.certified} of "
-            f"{counted(found, 'item')} proven to be in place"
-        )
-    return tuple(notes)
 
 
 def _sample_seed(seed: int, rows: IntArray) -> int:

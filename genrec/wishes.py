@@ -12,7 +12,7 @@ from typing import get_args
 
 from genrec.prior import Prior
 from genrec.search import Diversity, Normalize, Synchronize
-from genrec.tasks import TaskDefaults
+from genrec.tasks import Mode, QueryConstraint, QueryDefaults, TaskDefaults
 from index.errors import RequestError
 from index.filter_expression import Where
 from index.types import ItemId
@@ -55,13 +55,22 @@ class Wishes:
     """Of the sample. The same seed and history draw the same items."""
     diversity: Diversity | None = None
     """Search in groups, each kept away from where the others went; nothing but a filter goes with it."""
+    mode: Mode | None = None
+    """What the model writes: ``"semantic_id"``, ``"title"`` or ``"query"``; the first mode of the bundle where not
+    given."""
+    queries: int | None = None
+    """Of query mode: how many are written, each finding its share of the items; the bundle's default where not
+    given."""
+    constraint: QueryConstraint | None = None
+    """Of query mode: ``"free"`` text, or ``"catalog_ngrams"``: only words that stand together in the catalog."""
 
 
 def resolve(wishes: Wishes, defaults: TaskDefaults) -> Wishes:
-    """The wishes with ``beam`` and ``normalize`` filled in.
+    """The wishes with ``beam`` and ``normalize`` filled in, and what queries take where those are written.
 
     Raises:
-        RequestError: k, beam or max_expansions below 1, an unknown mode, or wishes that contradict each other.
+        RequestError: k, beam, queries or max_expansions below 1, an unknown choice, or wishes that contradict each
+            other.
     """
     beam = defaults.beam if wishes.beam is None else wishes.beam
     normalize = defaults.normalize if wishes.normalize is None else wishes.normalize
@@ -72,9 +81,43 @@ def resolve(wishes: Wishes, defaults: TaskDefaults) -> Wishes:
     for value, known in ((normalize, get_args(Normalize)), (wishes.synchronize, get_args(Synchronize))):
         if value not in known:
             raise RequestError(f"expected one of {', '.join(known)}, got {value!r}")
+    if isinstance(defaults, QueryDefaults):
+        return _resolve_queries(replace(wishes, beam=beam, normalize=normalize), defaults)
+    if wishes.queries is not None or wishes.constraint is not None:
+        raise RequestError(
+            f"expected queries and constraint with mode='query' alone, got queries={wishes.queries}, "
+            f"constraint={wishes.constraint!r}; leave them out or name the mode"
+        )
     resolved = replace(wishes, beam=max(beam, wishes.k), normalize=normalize)
     _check_agreement(resolved)
     return resolved
+
+
+def _resolve_queries(wishes: Wishes, defaults: QueryDefaults) -> Wishes:
+    assert wishes.beam is not None
+    queries = defaults.queries if wishes.queries is None else wishes.queries
+    constraint = defaults.constraint if wishes.constraint is None else wishes.constraint
+    if queries < 1:
+        raise RequestError(f"expected queries >= 1, got {queries}")
+    if constraint not in get_args(QueryConstraint):
+        raise RequestError(f"expected one of {', '.join(get_args(QueryConstraint))}, got {constraint!r}")
+    items_only = {
+        "exact search": wishes.exact,
+        "a budget of expansions": wishes.max_expansions is not None,
+        "priors": wishes.prior is not None,
+        "caps": bool(wishes.max_per),
+        "token-synchronous search": wishes.synchronize == "token",
+        "catalog scores": wishes.normalize == "catalog",
+    }
+    for name, is_asked in items_only.items():
+        if is_asked:
+            raise RequestError(
+                f"expected {name} with a mode that searches the items themselves (semantic_id, title), got "
+                "mode='query', which searches by words; leave it out"
+            )
+    if wishes.sample and wishes.diversity is not None:
+        raise RequestError("expected diversity or sampling, got both; leave one out")
+    return replace(wishes, beam=max(wishes.beam, queries), queries=queries, constraint=constraint)
 
 
 def scores_are_shares(resolved: Wishes) -> bool:

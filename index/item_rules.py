@@ -83,6 +83,15 @@ class ItemRules:
             bitmap = RankBitmap.from_mask(mask)
         return Allowed.from_bitmap(bitmap, excluded)
 
+    def allowed_rows(
+        self, where: Where | None = None, include: Sequence[ItemId] | None = None
+    ) -> BoolArray | None:
+        """bool[N] over catalog rows, for who searches by words; None where all are allowed. See :meth:`allowed`."""
+        bitmap = self.allowed(where, include).bitmap
+        if bitmap is None:
+            return None
+        return bitmap.contains(np.asarray(self._trie.rank_of_item, np.int64))
+
     @property
     def cached_bytes(self) -> int:
         """Memory the kept bitmaps take."""

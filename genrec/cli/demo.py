@@ -21,7 +21,6 @@ from index.catalog_readers import read_catalog
 from index.counted import counted
 from index.errors import require
 from index.history_readers import read_interactions
-from index.item_index import SEMANTIC_ID
 
 USERS = 3_000
 HISTORY = (("Dune", "novel"), ("Alien", "film"), ("Blade Runner", "film"))
@@ -64,7 +63,7 @@ def demo(
             stage=lambda name: progress(name, 0, 1),
         )
         bundle = load_bundle(out / "works")
-        recommender = Recommender(bundle.index, bundle.decoder(), bundle.tasks[SEMANTIC_ID])
+        recommender = Recommender.of_bundle(bundle)
         result = evaluate(recommender, bundle.trained_events(), histories, progress=progress)
     history = sample_history(catalog)
     answer = recommender.recommend(history)

@@ -93,9 +93,9 @@ def recommend(
 def prove(recommender: Recommender, history: list[str], wishes: Wishes, progress: Stages) -> Recommendation:
     """An exact recommendation, which may take long: after a while its prefixes are counted for the user."""
     requests = recommender.requests([recommender.history_rows(history)], wishes)
-    normalize = wishes.normalize or recommender.defaults.normalize
+    mode = recommender.trie_mode(wishes)
     started = time.monotonic()
-    proving = LeafSearch(recommender.decoder, recommender.index.trie, requests, normalize)
+    proving = LeafSearch(mode.decoder, mode.trie, requests, wishes.normalize or mode.defaults.normalize)
     while proving.going.any():
         proving.step()
         if time.monotonic() - started >= SILENT_SECONDS:

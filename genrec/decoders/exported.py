@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -14,6 +14,7 @@ from genrec.decoders.onnx_decoder import OnnxDecoder
 from genrec.decoders.onnx_native import OnnxNativeDecoder
 from genrec.decoders.prompt_reader import HistoryForm, PromptReader
 from genrec.native_config import CONFIG_FILE, NativeConfig
+from genrec.tasks import TASKS
 from index.errors import IndexFormatError
 from index.item_index import ItemIndex
 
@@ -81,9 +82,15 @@ def history_reader(model: Mapping[str, Any], index: ItemIndex) -> PromptReader:
 
 
 def open_export(
-    files: Path, facts: ExportFacts, model: Mapping[str, Any], index: ItemIndex, graph: Graph, threads: int
-) -> ReusesPrompts:
-    """The decoder of an export.
+    files: Path,
+    facts: ExportFacts,
+    model: Mapping[str, Any],
+    index: ItemIndex,
+    graph: Graph,
+    threads: int,
+    tasks: Iterable[str],
+) -> dict[str, ReusesPrompts]:
+    """A decoder of an export for each task.
 
     Args:
         files: the bundle's files.
@@ -92,9 +99,11 @@ def open_export(
         index: the bundle's.
         graph: which variant.
         threads: CPU threads of one call.
+        tasks: what the decoders are for; they share the sessions.
 
     Raises:
-        IndexFormatError: the variant was not exported, the family is unknown, or a file is missing or damaged.
+        IndexFormatError: the variant was not exported, the family is unknown or has no such task, or a file is
+            missing or damaged.
         MissingDependencyError: onnxruntime is not installed.
     """
     if graph not in facts.graphs:
@@ -104,10 +113,17 @@ def open_export(
         )
     graphs, matrices = files / DIRECTORY / graph, files / DIRECTORY / MATRICES
     if facts.family == NATIVE:
+        for name in tasks:
+            if TASKS[name].is_text:
+                raise IndexFormatError(
+                    f"expected an export that writes text for the task '{name}', got one of codes alone; "
+                    "run: genrec export BUNDLE"
+                )
         config = NativeConfig.from_dict(json.loads((files / "model" / CONFIG_FILE).read_text("utf-8")))
-        return OnnxNativeDecoder(graphs, matrices, config, facts.body, index.codes, threads)
+        native = OnnxNativeDecoder(graphs, matrices, config, facts.body, index.codes, threads)
+        return dict.fromkeys(tasks, native)
     if facts.family == CAUSAL_LM:
-        return OnnxDecoder(
+        codes = OnnxDecoder(
             graphs,
             matrices,
             facts.body,
@@ -116,6 +132,8 @@ def open_export(
             history_reader(model, index),
             threads,
         )
+        text = codes.with_offset(0)
+        return {name: text if TASKS[name].is_text else codes for name in tasks}
     raise IndexFormatError(
         f"expected an exported model of family '{NATIVE}' or '{CAUSAL_LM}', got {facts.family!r}; update genrec"
     )

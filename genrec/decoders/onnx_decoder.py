@@ -8,6 +8,7 @@ trie, no items and no scores.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import cast
 
@@ -100,6 +101,12 @@ class OnnxDecoder:
         self._max_positions = max_positions
         self._reader = reader or PromptReader()
         self.token_offset = token_offset
+
+    def with_offset(self, token_offset: int) -> OnnxDecoder:
+        """A decoder of the same sessions for answers whose token ids start elsewhere; text starts at 0."""
+        other = copy(self)
+        other.token_offset = token_offset
+        return other
 
     @property
     def vocabulary(self) -> int:

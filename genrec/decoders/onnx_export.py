@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from genrec.bundle import Bundle, changing_bundle, load_bundle
-from genrec.decoders.base import Decoder, Items, Prompt, ReusesPrompts, Tokens
+from genrec.decoders.base import Decoder, Items, ReusesPrompts, Tokens
 from genrec.decoders.export_check import CheckCases, Difference, compare, require_equal, top_overlap
 from genrec.decoders.export_files import quantise, stored_dtypes, write_causal_lm, write_native
 from genrec.decoders.exported import (
+    CAUSAL_LM,
     DEFAULT_CHECKS,
     DEFAULT_GATE,
     DIRECTORY,
@@ -32,8 +33,8 @@ from genrec.decoders.exported import (
 from genrec.decoders.native_decoder import NativeDecoder
 from genrec.decoders.onnx_graph import OPSET
 from genrec.decoders.torch_decoder import TorchDecoder
+from genrec.tasks import TASKS
 from index.errors import DecoderError, RequestError, require
-from index.item_index import SEMANTIC_ID
 from index.types import IntArray
 
 OVERLAP_TOP = 20
@@ -92,7 +93,8 @@ def export_bundle(
     say = stage or (lambda _: None)
     say("comparing file hashes")
     bundle = load_bundle(path, verify=True)
-    reference = bundle.decoder("torch")
+    task = _compared_task(bundle)
+    reference = bundle.decoder("torch", task=task)
     with changing_bundle(bundle, replacing=DIRECTORY) as (files, manifest):
         directory = files / DIRECTORY
         directory.mkdir()
@@ -100,7 +102,8 @@ def export_bundle(
         facts = _write(bundle, reference, directory)
 
         def opened(graph: Graph) -> ReusesPrompts:
-            return open_export(files, facts, bundle.artifact.manifest["model"], bundle.index, graph, 1)
+            model = bundle.artifact.manifest["model"]
+            return open_export(files, facts, model, bundle.index, graph, 1, [task])[task]
 
         say("comparing with torch")
         exported = opened(FLOAT32)
@@ -116,7 +119,7 @@ def export_bundle(
             quantise(directory)
             facts = replace(facts, graphs={**facts.graphs, INT8: {}})
             say(f"comparing the top {OVERLAP_TOP} of quantised and float")
-            overlap = _overlap(bundle, exported, opened(INT8), histories)
+            overlap = _overlap(bundle, task, exported, opened(INT8), histories)
             if not overlap >= gate:
                 raise DecoderError(
                     f"expected int8 to find {gate:.1%} of the float model's top {OVERLAP_TOP}, got {overlap:.1%}; "
@@ -131,6 +134,12 @@ def export_bundle(
         }
         say("saving")
     return ExportReport(path, bundle.family, written, worst, overlap, time.monotonic() - started)
+
+
+def _compared_task(bundle: Bundle) -> str:
+    """The task whose answers may be any token: text, where a language model has codes behind its vocabulary."""
+    text = [name for name in bundle.modes if TASKS[name].is_text]
+    return text[0] if text and bundle.family == CAUSAL_LM else bundle.modes[0]
 
 
 def _write(bundle: Bundle, reference: Decoder, directory: Path) -> ExportFacts:
@@ -196,17 +205,17 @@ def language_cases(decoder: TorchDecoder, seed: int) -> CheckCases:
 
 
 def _overlap(
-    bundle: Bundle, exported: Decoder, quantised: Decoder, histories: Sequence[IntArray] | None
+    bundle: Bundle, task: str, exported: Decoder, quantised: Decoder, histories: Sequence[IntArray] | None
 ) -> float:
     rng, items = np.random.default_rng(0), len(bundle.index.catalog)
     lengths = rng.integers(1, _OVERLAP_ITEMS, _OVERLAP_REQUESTS)
     rows = histories or [rng.integers(0, items, length) for length in lengths]
-    prompts: list[Prompt] = [(Items(np.asarray(one, np.int64)),) for one in rows]
-    defaults = bundle.tasks[SEMANTIC_ID]
+    prompts = [TASKS[task].prompt(bundle.speech, np.asarray(one, np.int64)) for one in rows]
+    defaults = bundle.tasks[task]
     return top_overlap(
         exported,
         quantised,
-        bundle.index.trie,
+        bundle.text.titles if bundle.text is not None and TASKS[task].is_text else bundle.index.trie,
         prompts,
         k=OVERLAP_TOP,
         beam=max(defaults.beam, OVERLAP_TOP),

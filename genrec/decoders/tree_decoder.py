@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
+from typing import Self
 
 import numpy as np
 import torch
@@ -54,9 +56,19 @@ class TreeDecoder(ABC):
         self._head = head
         self._reader = reader
         self.max_positions = max_positions
-        if not 0 <= token_offset < self.vocabulary:
-            raise DecoderError(f"expected 0 <= token_offset < {self.vocabulary}, got {token_offset}")
+        self._check_offset(token_offset)
         self.token_offset = token_offset
+
+    def with_offset(self, token_offset: int) -> Self:
+        """A decoder of the same model for answers whose token ids start elsewhere; text starts at 0.
+
+        Raises:
+            DecoderError: the offset is outside the vocabulary.
+        """
+        self._check_offset(token_offset)
+        other = copy(self)
+        other.token_offset = token_offset
+        return other
 
     @property
     def vocabulary(self) -> int:
@@ -160,6 +172,10 @@ class TreeDecoder(ABC):
 
     def _no_hidden(self) -> Hidden:
         return np.empty((0, self._head.weight.shape[1]), np.float32)
+
+    def _check_offset(self, token_offset: int) -> None:
+        if not 0 <= token_offset < self.vocabulary:
+            raise DecoderError(f"expected 0 <= token_offset < {self.vocabulary}, got {token_offset}")
 
     def _check_tokens(self, ids: Int64Array) -> None:
         if len(ids) and not 0 <= ids.min() <= ids.max() < self.vocabulary:

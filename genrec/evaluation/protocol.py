@@ -13,6 +13,7 @@ from genrec.evaluation.baselines import Baseline, Bm25Last, Popularity, TextLast
 from genrec.evaluation.cooccurrence import Cooccurrence, CooccurrenceText
 from genrec.evaluation.metrics import measure
 from genrec.recommender import Recommender
+from genrec.tasks import Mode
 from genrec.wishes import Wishes
 from index.build import training_part
 from index.errors import HistoryError, LeakageError
@@ -44,15 +45,17 @@ def rank_cases(
     recommender: Recommender,
     cases: Cases,
     k: int = DEPTH,
+    mode: Mode | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Int32Array:
     """int32[C, k]: what a recommender returns for each case, as catalog rows, -1 where it returned fewer."""
     ranked = np.full((len(cases), k), -1, np.int32)
+    wishes = Wishes(k=k, mode=mode)
     for begin in range(0, len(cases), BATCH):
         batch = range(begin, min(begin + BATCH, len(cases)))
-        results = recommender.search_rows([cases.history_of(case) for case in batch], Wishes(k=k))
+        results = recommender.search_rows([cases.history_of(case) for case in batch], wishes)
         for case, result in zip(batch, results, strict=True):
-            rows = recommender.rows_of(result)
+            rows = recommender.rows_of(result, wishes)
             ranked[case, : len(rows)] = rows
         if progress is not None:
             progress(batch.stop, len(cases))
@@ -105,7 +108,7 @@ def evaluate(
     systems: dict[str, dict[str, float]] = {}
     seconds: dict[str, float] = {}
     started = time.monotonic()
-    ranked = rank_cases(recommender, cases, DEPTH, lambda done, total: tell("genrec", done, total))
+    ranked = rank_cases(recommender, cases, DEPTH, progress=lambda done, total: tell("genrec", done, total))
     systems["genrec"] = figures(ranked, cases.target, items)
     seconds["genrec"] = round(time.monotonic() - started, 2)
     fitted: list[Baseline] = fit_baselines(recommender.index, training) if baselines else []

@@ -188,7 +188,9 @@ class TestWhatRuns:
         missing: set[str],
         message: str | None,
     ) -> None:
-        monkeypatch.setattr("genrec.bundle.find_spec", lambda name: None if name in missing else object())
+        monkeypatch.setattr(
+            "genrec.bundle_decoders.find_spec", lambda name: None if name in missing else object()
+        )
         opened = load_bundle(finished["native"] if kind == "exported" else plain)
         if message is None:
             assert isinstance(opened.decoder(), NativeDecoder)

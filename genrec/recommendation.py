@@ -1,0 +1,79 @@
+"""Recommendation: the answer to one history, and what a user should know about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from genrec.queries import QueryResult, UsedQuery
+from genrec.search import Normalize, SearchResult
+from genrec.wishes import Wishes
+from index.bm25.base import TermScore
+from index.counted import counted
+from index.item_index import SEMANTIC_ID
+from index.types import ItemId
+
+
+@dataclass(frozen=True, slots=True)
+class RecommendedItem:
+    """One answer: an item of the catalog."""
+
+    item_id: ItemId
+    title: str
+    rank: int  # 1 is best
+    score: float
+    """Log-probability under the request's normalisation, with an additive prior's term on top; in query mode the
+    BM25 score under the query that found the item."""
+    probability: float | None
+    """Share of the whole catalog's probability (they sum to one over all items, seen ones included, and removed
+    ones until the index is compacted); None under vocabulary normalisation, where the sum over the catalog is
+    below one, and with an additive prior; None in query mode."""
+    generated: str | None = None
+    """The text the model wrote for it: the title, or the query that found it; None where it wrote codes."""
+    matched_terms: tuple[TermScore, ...] = ()  # what each word of the query gives to the score
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """The answer to one history."""
+
+    items: tuple[RecommendedItem, ...]
+    certified: int  # the first so many are proven to be the most probable allowed items, in order
+    unknown_ids: tuple[ItemId, ...]  # ids of the history that are not in the catalog; they were not used
+    notes: tuple[str, ...]  # what a user should know about this answer
+    normalize: Normalize
+    beam: int
+    expansions: int
+    model_calls: int
+    mode: str = SEMANTIC_ID  # what the model wrote
+    queries: tuple[UsedQuery, ...] = ()  # of query mode, in the order in which they were merged
+
+
+def notes_on(
+    has_history: bool, knows_an_item: bool, resolved: Wishes, result: SearchResult | QueryResult
+) -> tuple[str, ...]:
+    """What a user should know about an answer."""
+    is_query = isinstance(result, QueryResult)
+    notes, found = [], len(result.scores)
+    if not knows_an_item:
+        notes.append(
+            "no known item in the history: this is what the model recommends to a new user"
+            if has_history
+            else "empty history: this is what the model recommends to a new user"
+        )
+    if found < resolved.k:
+        notes.append(
+            f"{found} of {counted(resolved.k, 'item')}: "
+            + (
+                "the queries find no others that pass the request's filters, lists and seen items"
+                if is_query
+                else "no others pass the request's filters, lists and seen items"
+            )
+        )
+    if isinstance(result, QueryResult):
+        return (*notes, *result.notes)
+    if (resolved.exact or resolved.sample) and result.certified < found:
+        notes.append(
+            f"the budget ended after {counted(result.expansions, 'expansion')}: {result.certified} of "
+            f"{counted(found, 'item')} proven to be in place"
+        )
+    return tuple(notes)
