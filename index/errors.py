@@ -11,6 +11,7 @@
     ├── RequestError           (ValueError)   k, beam width and the like
     ├── DecoderError           (RuntimeError) a model that does not fit its index
     ├── TrainingError          (RuntimeError) a training run that cannot start, go on or resume
+    ├── EndpointError          (RuntimeError) a model behind a network that does not answer as it should
     ├── LeakageError           (RuntimeError) evaluation on data the bundle has been trained on
     └── MissingDependencyError (ImportError)  an optional extra that is not installed
 
@@ -58,6 +59,10 @@ class DecoderError(GenrecError, RuntimeError):
 
 class TrainingError(GenrecError, RuntimeError):
     """Training cannot start, go on, or resume."""
+
+
+class EndpointError(GenrecError, RuntimeError):
+    """A text endpoint refuses, is not reached, or does not answer in the form it should."""
 
 
 class LeakageError(GenrecError, RuntimeError):
