@@ -223,10 +223,11 @@ class OpenAiGenerator:
             )
         if isinstance(error, package.APIResponseValidationError):
             return str(self._malformed(_said(error)))
+        status = getattr(error, "status_code", None)
         if isinstance(error, package.InternalServerError):
-            return f"expected {where} to answer, got {error.status_code} in each of {tries}: {_said(error)}"  # type: ignore[attr-defined]
-        if isinstance(error, package.APIStatusError):
-            return f"expected {where} to accept the request, got {error.status_code}: {_said(error)}"  # type: ignore[attr-defined]
+            return f"expected {where} to answer, got {status} in each of {tries}: {_said(error)}"
+        if status is not None:
+            return f"expected {where} to accept the request, got {status}: {_said(error)}"
         return f"expected {where} to answer, got {type(error).__name__}: {_said(error)}"
 
 
