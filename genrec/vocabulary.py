@@ -133,6 +133,24 @@ class TextVocabulary:
             plain = plain[: plain.index(self.end)]
         return one_line(self.tokenizer.decode(plain, skip_special_tokens=True))
 
+    def literal(self, text: str) -> list[int]:
+        """Token ids of a text as it stands, white space and all, to be laid behind other tokens.
+
+        A tokenizer that puts a leading space itself is asked for the text behind something, so that it does not.
+        """
+        if self.facts.lead:
+            return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        for anchor in ("\n", "a", "."):
+            before = self.tokenizer.encode(anchor, add_special_tokens=False).ids
+            both = self.tokenizer.encode(anchor + text, add_special_tokens=False).ids
+            if before and both[: len(before)] == before:
+                return list(both[len(before) :])
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decoded(self, ids: Sequence[int]) -> str:
+        """The text of tokens as it stands, white space kept; the terminator and other special tokens say nothing."""
+        return str(self.tokenizer.decode([int(token) for token in ids], skip_special_tokens=True))
+
     def mark(self, name: str) -> int:
         """The id of the token ``<name>``.
 

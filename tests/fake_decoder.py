@@ -48,13 +48,13 @@ class FakeDecoder:
         values = [int(v) for part in prompt for v in (part.ids if isinstance(part, Tokens) else part.rows)]
         return hash(tuple(values)) % 2**31
 
-    def logits(self, prompt_seed: int, path: Sequence[int]) -> Float32Array:
+    def logits_after(self, prompt_seed: int, path: Sequence[int]) -> Float32Array:
         """float32[V]: the model itself."""
         rng = np.random.default_rng([self.seed, prompt_seed, *path, len(path)])
         return (self.spread * rng.standard_normal(self.vocabulary)).astype(np.float32)
 
     def _hidden(self, prompt_seed: int, path: Sequence[int]) -> int:
-        self._rows.append(self.logits(prompt_seed, path))
+        self._rows.append(self.logits_after(prompt_seed, path))
         return len(self._rows) - 1
 
     def prefill(self, prompts: Sequence[Prompt]) -> Prefilled:
@@ -89,6 +89,14 @@ class FakeDecoder:
         assert len(hidden) == len(depth)
         rows = [self._rows[int(i)] for i in hidden[:, 0]]
         return np.array([np.log(np.exp(row.astype(np.float64)).sum()) for row in rows], np.float32)
+
+
+class FakeTextDecoder(FakeDecoder):
+    """The same model, which also gives all logits of a row at once."""
+
+    def logits(self, hidden: Float32Array) -> Float32Array:
+        """float32[R, V]."""
+        return np.stack([self._rows[int(i)] for i in hidden[:, 0]])
 
 
 def item_prompt(*rows: int) -> Prompt:

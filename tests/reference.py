@@ -30,7 +30,7 @@ def score_all(
     for path in paths:
         node, total = trie, 0.0
         for depth, token in enumerate(path):
-            logits = decoder.logits(prompt_seed, tuple(int(t) for t in path[:depth])).astype(np.float64)
+            logits = decoder.logits_after(prompt_seed, tuple(int(t) for t in path[:depth])).astype(np.float64)
             over = logits[sorted(node)] if normalize == "catalog" else logits
             total += logits[token] - np.log(np.exp(over).sum())
             node = node[int(token)]
@@ -56,7 +56,7 @@ def score_all_mixed(
             below.setdefault(int(paths[row][depth]), []).append(row)
         tokens = sorted(below)
         prefix = tuple(int(token) for token in paths[rows[0]][:depth])
-        logits = decoder.logits(prompt_seed, prefix).astype(np.float64)[tokens]
+        logits = decoder.logits_after(prompt_seed, prefix).astype(np.float64)[tokens]
         model = np.exp(logits) / np.exp(logits).sum()
         for token, p in zip(tokens, model, strict=True):
             share = prior[below[token]].sum() / mass if mass > 0 else p

@@ -99,6 +99,18 @@ class Decoder(Protocol):
 
 
 @runtime_checkable
+class ScoresVocabulary(Decoder, Protocol):
+    """A decoder that gives the logits of all its tokens at once: the ground of free text.
+
+    Free text may go on with any token, so asking edge by edge would gather the whole head. A decoder without this
+    can write all the same, only slower (:func:`genrec.text_steps.vocabulary_logits`).
+    """
+
+    def logits(self, hidden: Hidden) -> Float32Array:
+        """float32[R, V]: column t is what :meth:`Decoder.edge_logits` says of token t."""
+
+
+@runtime_checkable
 class ReusesPrompts(Decoder, Protocol):
     """A decoder that can start from what it remembers of an earlier prompt: the ground of a prompt cache.
 

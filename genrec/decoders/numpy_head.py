@@ -54,13 +54,18 @@ class NumpyHead:
             if self._sums is not None:
                 (result[chunk],) = self._sums.run({"hidden": hidden[chunk]})
                 continue
-            logits = hidden[chunk] @ self.weight.T
-            if self._bias is not None:
-                logits += self._bias
+            logits = self.all_logits(hidden[chunk])
             top = logits.max(1, keepdims=True)
             logits -= top
             result[chunk] = top[:, 0] + np.log(np.exp(logits, out=logits).sum(1))
         return result
+
+    def all_logits(self, hidden: Float32Array) -> Float32Array:
+        """float32[R, V]: every logit of every row."""
+        logits: Float32Array = hidden @ self.weight.T
+        if self._bias is not None:
+            logits += self._bias
+        return logits
 
     def _edge_logits(self, hidden: Float32Array, row: Int64Array, ids: Int64Array) -> Float32Array:
         """One dot product per edge, or, where many rows share tokens, one product of all rows and tokens."""

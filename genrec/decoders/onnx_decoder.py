@@ -197,6 +197,10 @@ class OnnxDecoder:
         """float32[R]: log of the sum of exp(logit) over the whole vocabulary, at any depth."""
         return self._head.log_normalizer(hidden)
 
+    def logits(self, hidden: Hidden) -> Float32Array:
+        """float32[R, V]: all logits after each hidden row; see :class:`genrec.decoders.base.ScoresVocabulary`."""
+        return self._head.all_logits(hidden)[:, self.token_offset :]
+
     def _no_hidden(self) -> Hidden:
         return np.empty((0, self._shape.hidden_size), np.float32)
 

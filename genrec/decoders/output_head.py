@@ -65,6 +65,10 @@ class OutputHead:
             result[chunk] = numpy_of(logits[:, 0] - torch.log_softmax(logits, dim=-1)[:, 0])
         return result
 
+    def all_logits(self, hidden: torch.Tensor) -> Float32Array:
+        """float32[R, V]: as :meth:`logits`, over the packed matrix where that pays."""
+        return numpy_of(self._many_logits(hidden))
+
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[R, V], all of them."""
         return torch.nn.functional.linear(hidden, self.weight, self._bias)

@@ -127,6 +127,11 @@ class TreeDecoder(ABC):
         """float32[R]: log of the sum of exp(logit) over the whole vocabulary, at any depth."""
         return self._head.log_normalizer(self._on_device(hidden))
 
+    @torch.inference_mode()
+    def logits(self, hidden: Hidden) -> Float32Array:
+        """float32[R, V]: all logits after each hidden row; see :class:`genrec.decoders.base.ScoresVocabulary`."""
+        return self._head.all_logits(self._on_device(hidden))[:, self.token_offset :]
+
     @abstractmethod
     def _run(
         self,

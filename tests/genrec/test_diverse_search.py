@@ -23,7 +23,7 @@ from tests.reference import best_rows, dict_trie, score_all
 class FavouriteDecoder(FakeDecoder):
     """First codes 0, 1, 2 of probability .8, .15, .05; below each, 0 and 1 of probability .6 and .4."""
 
-    def logits(self, prompt_seed: int, path: Sequence[int]) -> np.ndarray:
+    def logits_after(self, prompt_seed: int, path: Sequence[int]) -> np.ndarray:
         return np.log([0.6, 0.4, 1e-9] if path else [0.8, 0.15, 0.05]).astype(np.float32)
 
 
@@ -56,7 +56,7 @@ class SlowDiverseSearch:
         node = self.trie
         for one in prefix:
             node = node[one]
-        logits = self.decoder.logits(self.prompt_seed, prefix).astype(np.float64)
+        logits = self.decoder.logits_after(self.prompt_seed, prefix).astype(np.float64)
         return logits[token] - np.log(
             np.exp(logits[sorted(node)] if self.normalize == "catalog" else logits).sum()
         )

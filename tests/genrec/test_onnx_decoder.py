@@ -49,6 +49,7 @@ def logits(decoder: Decoder, hidden: Float32Array) -> Float32Array:
 
 def assert_alike(pair: Pair, hidden: Float32Array, expected: Float32Array) -> None:
     np.testing.assert_allclose(logits(pair.onnx, hidden), logits(pair.torch, expected), atol=1e-4)
+    np.testing.assert_allclose(pair.onnx.logits(hidden), logits(pair.onnx, hidden), atol=1e-5)
     depth = np.zeros(len(hidden), np.int64)
     np.testing.assert_allclose(
         pair.onnx.log_normalizer(hidden, depth), pair.torch.log_normalizer(expected, depth), atol=1e-4

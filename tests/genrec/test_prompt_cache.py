@@ -93,7 +93,8 @@ def test_a_collision_of_hashes_costs_time_and_no_answer(monkeypatch: pytest.Monk
     filled = cache.prefill([prompt(4, 5, 6)])
     assert decoder.ran == [3, 3]
     np.testing.assert_array_equal(
-        decoder._rows[int(filled.hidden[0, 0])], decoder.logits(decoder.prompt_seed(prompt(4, 5, 6)), ())
+        decoder._rows[int(filled.hidden[0, 0])],
+        decoder.logits_after(decoder.prompt_seed(prompt(4, 5, 6)), ()),
     )
     assert cache.counts.hits == 0
 

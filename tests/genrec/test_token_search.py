@@ -31,7 +31,7 @@ class Told(FakeDecoder):
         self.said = said
         self.fed: list[int] = []
 
-    def logits(self, prompt_seed, path):
+    def logits_after(self, prompt_seed, path):
         logits = np.full(VOCABULARY, -50, np.float32)
         for token, logit in self.said.get(tuple(path), {}).items():
             logits[token] = logit

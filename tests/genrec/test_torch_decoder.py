@@ -56,8 +56,9 @@ def ints(*values: int) -> Int64Array:
 def all_logits(decoder: TorchDecoder, hidden: Float32Array) -> Float32Array:
     """float32[R, V], through the edges."""
     row = np.repeat(np.arange(len(hidden)), VOCABULARY)
-    logits = decoder.edge_logits(hidden, row, np.tile(EVERY_TOKEN, len(hidden)))
-    return logits.reshape(len(hidden), VOCABULARY)
+    logits = decoder.edge_logits(hidden, row, np.tile(EVERY_TOKEN, len(hidden))).reshape(-1, VOCABULARY)
+    np.testing.assert_allclose(decoder.logits(hidden), logits, atol=1e-5)  # the same, all at once
+    return logits
 
 
 @torch.no_grad()
@@ -263,6 +264,7 @@ def test_the_token_offset_moves_the_search_and_not_the_prompt() -> None:
     np.testing.assert_array_equal(shifted.extend(got.states, ints(0), ints(4), ints(-1)), deeper)
     edges = shifted.edge_logits(deeper, ints(0, 0), ints(9, 0))
     np.testing.assert_array_equal(edges, plain.edge_logits(deeper, ints(0, 0), ints(39, 30)))
+    np.testing.assert_array_equal(shifted.logits(deeper), plain.logits(deeper)[:, 30:])
 
 
 def test_scoring_in_chunks_changes_nothing(decoder: TorchDecoder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,6 +164,14 @@ class TestPretrained:
         ids = [*vocabulary.prompt("The film: "), *vocabulary.answers(["Alien"])[0][:-1]]
         assert vocabulary.tokenizer.decode(ids) == "The film: Alien"
 
+    @pytest.mark.parametrize("make", [byte_level, sentencepiece])
+    @pytest.mark.parametrize("text", [": ", "the film", ": Alien", "film: Dune"])
+    def test_a_literal_behind_other_tokens_reads_as_it_stands(self, tmp_path: Path, make, text: str):
+        """A tokenizer that puts a space in front of every first word must not put one in front of a literal."""
+        vocabulary = TextVocabulary.of_pretrained(make(tmp_path))
+        before = [*vocabulary.prompt("The film"), *vocabulary.literal(text)]
+        assert vocabulary.decoded([*before, vocabulary.end]) == "The film" + text
+
     def test_the_bos_of_a_template_stands_in_front_and_its_eos_only_in_an_encoder(self, tmp_path: Path):
         directory = byte_level(tmp_path, "<s> $A </s>")
         causal = TextVocabulary.of_pretrained(directory)
