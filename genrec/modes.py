@@ -17,6 +17,7 @@ from genrec.bundle import Bundle
 from genrec.cap_rules import CapRules
 from genrec.decoders.base import Decoder
 from genrec.queries import QuerySearch
+from genrec.query_search import CatalogQuerySearch
 from genrec.speech import Speech, SpeechForm
 from genrec.tasks import TASKS, QueryDefaults, TaskDefaults, TaskSpec
 from index.errors import IndexFormatError
@@ -120,5 +121,7 @@ def modes_of(bundle: Bundle, decoders: Mapping[str, Decoder]) -> dict[str, AnyMo
         if spec.held_by == "titles":
             modes[name] = title_mode(bundle.speech, bundle.text.titles, decoder, defaults)
         else:
-            raise IndexFormatError(f"expected a version of genrec that answers by '{name}'; update genrec")
+            assert isinstance(defaults, QueryDefaults)
+            search = CatalogQuerySearch(decoder, bundle.speech, defaults)
+            modes[name] = query_mode(bundle.speech, search, defaults)
     return modes
