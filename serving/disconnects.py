@@ -11,6 +11,9 @@ from fastapi import Request
 from serving.errors import ClientGone
 
 Result = TypeVar("Result")
+LOOKS_AFTER_S = 0.025
+"""From when on it is looked whether the client is still there. Most answers are made by then, and watching costs a
+task and two turns of the loop for each."""
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
@@ -19,16 +22,34 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -
     Raises:
         ClientGone: the client hung up.
     """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
+    loop, working = asyncio.get_running_loop(), asyncio.current_task()
+    assert working is not None
+    watcher: asyncio.Task[None] | None = None
+    has_gone = False
+
+    def watch() -> None:
+        nonlocal watcher
+        watcher = loop.create_task(_disconnected(request))
+        watcher.add_done_callback(stop)
+
+    def stop(watched: asyncio.Task[None]) -> None:
+        nonlocal has_gone
+        if not watched.cancelled():
+            has_gone = True
+            working.cancel()
+
+    timer = loop.call_later(LOOKS_AFTER_S, watch)
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if has_gone and not working.uncancel():  # nobody else has cancelled it
+            raise ClientGone from None
+        raise
     finally:
-        gone.cancel()
-        task.cancel()
+        timer.cancel()
+        if watcher is not None:
+            watcher.remove_done_callback(stop)
+            watcher.cancel()
 
 
 async def _disconnected(request: Request) -> None:

@@ -12,7 +12,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from threading import Condition, Lock, Thread
 from typing import TypeAlias
 
@@ -27,7 +26,7 @@ from serving.errors import DeadlineExceeded, NotReady, QueueFull, ReloadInProgre
 from serving.live_bundle import LiveBundle
 from serving.logs import logger
 from serving.metrics import Metrics
-from serving.waiting import Answer, Running, Waiting
+from serving.waiting import Answer, Outcomes, Running, Waiting, give_up, hand_over, outcome
 
 Loader = Callable[[bool], LiveBundle]
 """Loads the bundle again; the argument says whether to compare its hashes."""
@@ -75,6 +74,7 @@ class Engine:
         self._changed = Condition()
         self._reloading = Lock()
         self._closed = False
+        self._outcomes: Outcomes = []  # of this turn; the engine's thread's
         # What the latest requests took, fading; one stall among them must not count for all.
         self._busy, self._answered = 0.1, 10.0
         self.metrics.model_changed(live.model, live.catalog, len(live.recommender.index.catalog))
@@ -112,7 +112,7 @@ class Engine:
             DeadlineExceeded: the deadline passed.
             NotReady: the engine is closing.
         """
-        (answer,) = await self._outcomes(self._enqueue([(history, wishes)], deadline, trace), deadline)
+        (answer,) = await self._wait_for(self._enqueue([(history, wishes)], deadline, trace), deadline)
         if isinstance(answer, BaseException):
             raise answer
         return answer
@@ -126,22 +126,27 @@ class Engine:
             QueueFull: not all of them find room; then none is taken.
             NotReady: the engine is closing.
         """
-        return await self._outcomes(
+        return await self._wait_for(
             self._enqueue(list(zip(histories, wishes, strict=True)), deadline), deadline
         )
 
-    async def _outcomes(
-        self, futures: Sequence[Future[Answer]], deadline: float | None
+    async def _wait_for(
+        self, entries: Sequence[Waiting], deadline: float | None
     ) -> list[Answer | BaseException]:
-        pending = [asyncio.wrap_future(one) for one in futures]
+        timer = None
+        if deadline is not None and entries:
+            timer = entries[0].loop.call_later(max(0.0, deadline - time.monotonic()), give_up, entries)
         try:
-            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if pending:
-                await asyncio.wait(pending, timeout=timeout)
-            outcomes = [_outcome(one) for one in pending]
+            outcomes = [await outcome(one.answer) for one in entries]
+        except asyncio.CancelledError:
+            gone = [one for one in entries if not one.answer.done() or one.answer.cancelled()]
+            for one in gone:
+                one.is_unwanted = True
+            self.metrics.shed.labels("client_gone").inc(len(gone))
+            raise
         finally:
-            for one in pending:  # gives up the places that are still held; the others are done
-                one.cancel()
+            if timer is not None:
+                timer.cancel()
         late = sum(isinstance(one, DeadlineExceeded) for one in outcomes)
         if late:
             self.metrics.shed.labels("deadline").inc(late)
@@ -191,9 +196,7 @@ class Engine:
             self._closed = True
             waiting, self._waiting = list(self._waiting), deque()
             self._changed.notify_all()
-        for one in waiting:
-            if one.answer.set_running_or_notify_cancel():
-                one.answer.set_exception(NotReady("the server is stopping; send the request again"))
+        hand_over([(one, NotReady("the server is stopping; send the request again")) for one in waiting])
         self._thread.join(timeout=30)
 
     def refusal(self) -> QueueFull | None:
@@ -230,9 +233,12 @@ class Engine:
         requests: Sequence[tuple[Sequence[ItemId], Wishes]],
         deadline: float | None,
         trace: SearchTrace | None = None,
-    ) -> list[Future[Answer]]:
-        now = time.monotonic()
-        entries = [Waiting(history, wishes, deadline, now, Future(), trace) for history, wishes in requests]
+    ) -> list[Waiting]:
+        now, loop = time.monotonic(), asyncio.get_running_loop()
+        entries = [
+            Waiting(history, wishes, deadline, now, loop, loop.create_future(), trace)
+            for history, wishes in requests
+        ]
         with self._changed:
             if self._closed:
                 raise NotReady("the server is stopping; send the request again")
@@ -243,7 +249,7 @@ class Engine:
             self._waiting.extend(entries)
             self.metrics.queue_depth.set(len(self._waiting))
             self._changed.notify()
-        return [one.answer for one in entries]
+        return entries
 
     def _work(self) -> None:
         lanes: _Lanes = {}
@@ -260,6 +266,8 @@ class Engine:
             answered = sum(self._step(lane) for lane in lanes.values())
             for key in [key for key, lane in lanes.items() if not len(lane)]:
                 del lanes[key]
+            hand_over(self._outcomes)
+            self._outcomes = []
             busy += time.monotonic() - started
             if answered:
                 self._busy, self._answered = FADE * self._busy + busy, FADE * self._answered + answered
@@ -324,14 +332,7 @@ class Engine:
         return left + len(done)
 
     def _is_given_up(self, one: Waiting) -> bool:
-        if one.answer.cancelled():
-            self.metrics.shed.labels("client_gone").inc()
-            return True
-        if one.deadline is not None and time.monotonic() >= one.deadline:
-            if one.answer.set_running_or_notify_cancel():
-                one.answer.set_exception(_too_late())
-            return True
-        return False
+        return one.is_unwanted or (one.deadline is not None and time.monotonic() >= one.deadline)
 
     def _request(self, one: Waiting, live: LiveBundle) -> SearchRequest | None:
         """What to search for; None where the wishes do not fit the catalog and the client was told so."""
@@ -339,9 +340,9 @@ class Engine:
         try:
             (request,) = recommender.requests([recommender.history_rows(one.history)], one.wishes)
         except RecursionError:
-            _fail(one, FilterError("expected a filter nested at most 32 deep, got a deeper one"))
+            self._fail(one, FilterError("expected a filter nested at most 32 deep, got a deeper one"))
         except Exception as error:
-            _fail(one, error)
+            self._fail(one, error)
         else:
             return request
         return None
@@ -351,36 +352,19 @@ class Engine:
         try:
             (recommendation,) = running.live.recommender.recommend_batch([asked.history], asked.wishes)
         except Exception as error:
-            _fail(asked, error)
+            self._fail(asked, error)
         else:
             self._deliver(running, recommendation)
 
     def _deliver(self, running: Running, recommendation: Recommendation) -> None:
         asked, now = running.asked, time.monotonic()
-        if not asked.answer.set_running_or_notify_cancel():
-            self.metrics.shed.labels("client_gone").inc()
-            return
         waited, searched = running.started - asked.since, now - running.started
         self.metrics.phase_seconds.labels("queue").observe(waited)
         self.metrics.phase_seconds.labels("search").observe(searched)
-        asked.answer.set_result(
-            Answer(recommendation, running.live, 1000 * waited, 1000 * searched, running.batch)
-        )
+        answer = Answer(recommendation, running.live, 1000 * waited, 1000 * searched, running.batch)
+        self._outcomes.append((asked, answer))
 
-
-def _fail(one: Waiting, error: Exception) -> None:
-    if not isinstance(error, GenrecError):
-        logger.error("search_failed", exc_info=error)
-    if one.answer.set_running_or_notify_cancel():
-        one.answer.set_exception(error)
-
-
-def _outcome(one: asyncio.Future[Answer]) -> Answer | BaseException:
-    if not one.done():
-        return _too_late()
-    error = one.exception()
-    return one.result() if error is None else error
-
-
-def _too_late() -> DeadlineExceeded:
-    return DeadlineExceeded("expected an answer within timeout_ms, got none; ask for less or wait longer")
+    def _fail(self, one: Waiting, error: Exception) -> None:
+        if not isinstance(error, GenrecError):
+            logger.error("search_failed", exc_info=error)
+        self._outcomes.append((one, error))

@@ -6,13 +6,15 @@ import asyncio
 import gc
 import signal
 import socket
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import uvicorn
-from fastapi import FastAPI
 
 from index.errors import GenrecError
 from serving.app import create_app
+from serving.direct import Application
 from serving.engine import Engine
 from serving.errors import SettingsError
 from serving.live_bundle import LiveBundle
@@ -72,11 +74,17 @@ def engine_of(settings: Settings, bundle: Path) -> Engine:
     )
 
 
-def server_of(app: FastAPI, *, backlog: int = BACKLOG) -> uvicorn.Server:
+def server_of(app: Application, engine: Engine, *, backlog: int = BACKLOG) -> uvicorn.Server:
     """uvicorn around the application; requests that run when it is told to stop have 30 s to end."""
+    protocol: type[asyncio.Protocol] | Literal["auto"] = "auto"
+    if find_spec("httptools"):  # else refusals go the long way, through the application
+        from serving.protocol import Door, protocol_of
+
+        protocol = protocol_of(Door(engine, app.direct_paths))
     return uvicorn.Server(
         uvicorn.Config(
             app,
+            http=protocol,
             log_config=None,  # logs.py has set them up
             access_log=False,  # request_log.py writes a line for every request
             server_header=False,
@@ -93,7 +101,7 @@ def _serve(settings: Settings, bundle: Path, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     facts = {"model": live.model, "catalog": live.catalog, "host": host, "port": port}
     logger.info("serving", extra={"facts": facts})
-    server = server_of(create_app(settings, engine))
+    server = server_of(create_app(settings, engine), engine)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(_until_stopped(server, engine, listener))
 

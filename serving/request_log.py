@@ -34,7 +34,7 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        request_id = _request_id(Headers(scope=scope))
+        request_id = request_id_of(Headers(scope=scope).get(HEADER, ""))
         facts: dict[str, Any] = {}  # what routes add to the line
         scope.setdefault("state", {}).update(request_id=request_id, facts=facts)
         status = 0
@@ -85,6 +85,6 @@ class RequestLog:
 _METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE"))
 
 
-def _request_id(headers: Headers) -> str:
-    given = headers.get(HEADER, "")
+def request_id_of(given: str) -> str:
+    """The client's own id where it is a plain one, else a new one."""
     return given if _ACCEPTED.fullmatch(given) else f"req_{secrets.token_hex(12)}"

@@ -1,4 +1,4 @@
-"""Refuses recommendations while the queue is full, before their body is read.
+"""Refuses recommendations while the queue is full, before their body is read. Stands before those routes alone.
 
 Under overload most requests are refused, and what a refusal costs is taken from those that are answered: parsing
 and checking a request costs several times as much as this. Knows no client; keys are checked behind it.
@@ -12,8 +12,6 @@ from serving.engine import Engine
 from serving.errors import api_error
 from serving.replies import send_error
 
-PATHS = frozenset(("/v1/recommendations", "/v1/recommendations:batch"))
-
 
 class Shedding:
     """429 at the door where there is no place in the queue."""
@@ -24,11 +22,10 @@ class Shedding:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, or refuse."""
-        if scope["type"] == "http" and scope["path"] in PATHS and scope["method"] == "POST":
-            full = self._engine.refusal()
-            if full is not None:
-                scope["endpoint"] = self  # for the log: this path is a route
-                scope["state"]["facts"]["error"] = "queue_full"
-                await send_error(api_error(full), scope, receive, send)
-                return
+        full = self._engine.refusal()
+        if full is not None:
+            scope["endpoint"] = self  # for the log: this path is a route
+            scope["state"]["facts"]["error"] = "queue_full"
+            await send_error(api_error(full), scope, receive, send)
+            return
         await self._app(scope, receive, send)

@@ -138,7 +138,7 @@ def main() -> None:
     # One connection at a time, so that the others get some: they all wait on one socket. uvloop asks the system
     # itself, past the class above, and would leave it a queue of one.
     backlog = BACKLOG if find_spec("uvloop") else 1
-    server = server_of(create_app(settings, engine, worker.reload), backlog=backlog)
+    server = server_of(create_app(settings, engine, worker.reload), engine, backlog=backlog)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(worker.serve(server, listener, control))
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from index.errors import GenrecError
 from serving import response_schemas as schemas
 from serving.answers import check_fields, response_of
+from serving.direct import Direct
 from serving.disconnects import while_connected
 from serving.engine import Engine
 from serving.errors import ApiError, api_error
@@ -96,6 +97,13 @@ async def recommend_batch(body: BatchRequest, request: Request) -> Response:
     ordered = [results[place] for place in range(len(body.requests))]
     _note(request, engine, [one.recommendation for one in ordered if one.recommendation is not None], None)
     return reply(schemas.BatchResponse.model_construct(object="recommendation.batch", results=ordered))
+
+
+DIRECT = {
+    "/v1/recommendations": Direct("/v1/recommendations", RecommendationRequest, recommend),
+    "/v1/recommendations:batch": Direct("/v1/recommendations:batch", BatchRequest, recommend_batch),
+}
+"""These routes as they are answered; what stands at the functions describes them."""
 
 
 def _state(request: Request) -> tuple[Settings, Engine]:

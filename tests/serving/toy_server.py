@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,6 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-import uvicorn
 from starlette.testclient import TestClient
 
 from genrec.decoders.base import Prefilled, Prompt
@@ -21,6 +21,7 @@ from index.item_index import ItemIndex
 from serving.app import create_app
 from serving.engine import Engine, Loader
 from serving.live_bundle import LiveBundle, lexicon_of
+from serving.process import server_of
 from serving.settings import Settings
 from tests.fake_decoder import FakeDecoder
 from tests.toy import toy_index
@@ -116,17 +117,17 @@ class Connection:
 
 @contextmanager
 def listening(server: Server) -> Iterator[int]:
-    """uvicorn in a thread, on a port the system chose."""
-    config = uvicorn.Config(server.app, port=0, log_config=None, access_log=False)
-    running = uvicorn.Server(config)
-    thread = threading.Thread(target=running.run, daemon=True)
-    thread.start()
-    while not running.started:
-        time.sleep(0.01)
-        assert thread.is_alive()
-    try:
-        yield running.servers[0].sockets[0].getsockname()[1]
-    finally:
-        running.should_exit = True
-        thread.join(10)
-        assert not thread.is_alive()
+    """The server as it is served, in a thread, on a port the system chose."""
+    running = server_of(server.app, server.engine)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=running.run, args=([listener],), daemon=True)
+        thread.start()
+        while not running.started:
+            time.sleep(0.01)
+            assert thread.is_alive()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            running.should_exit = True
+            thread.join(10)
+            assert not thread.is_alive()
