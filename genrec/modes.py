@@ -18,6 +18,7 @@ from genrec.cap_rules import CapRules
 from genrec.decoders.base import Decoder
 from genrec.queries import QuerySearch
 from genrec.query_search import CatalogQuerySearch
+from genrec.query_writers import ModelQueries
 from genrec.speech import Speech, SpeechForm
 from genrec.tasks import TASKS, QueryDefaults, TaskDefaults, TaskSpec
 from index.errors import IndexFormatError
@@ -122,6 +123,7 @@ def modes_of(bundle: Bundle, decoders: Mapping[str, Decoder]) -> dict[str, AnyMo
             modes[name] = title_mode(bundle.speech, bundle.text.titles, decoder, defaults)
         else:
             assert isinstance(defaults, QueryDefaults)
-            search = CatalogQuerySearch(decoder, bundle.speech, defaults)
+            bm25 = bundle.index.bm25_scored_by(defaults.k1, defaults.b)
+            search = CatalogQuerySearch(ModelQueries(decoder, bundle.speech), bm25)
             modes[name] = query_mode(bundle.speech, search, defaults)
     return modes

@@ -10,6 +10,7 @@ import pytest
 from genrec.modes import QueryMode, query_mode
 from genrec.queries import QueryRequest
 from genrec.query_search import CatalogQuerySearch
+from genrec.query_writers import ModelQueries
 from genrec.recommender import Recommendation, Recommender
 from genrec.search import Diversity
 from genrec.speech import Speech, SpeechForm
@@ -58,7 +59,9 @@ def scripted(index: ItemIndex, vocabulary: TextVocabulary, *texts: str, **defaul
     """A recommender whose model writes these texts."""
     chosen = QueryDefaults(**{"beam": 6, "queries": 2, **defaults})  # type: ignore[arg-type]
     speech = speech_of(index, vocabulary)
-    search = CatalogQuerySearch(Scripted(vocabulary, texts), speech, chosen)
+    search = CatalogQuerySearch(
+        ModelQueries(Scripted(vocabulary, texts), speech), index.bm25_scored_by(chosen.k1, chosen.b)
+    )
     return Recommender(index, modes={"query": query_mode(speech, search, chosen)})
 
 
@@ -124,7 +127,7 @@ def test_constrained_queries_stay_in_the_catalog(index, vocabulary) -> None:
 def test_constrained_answers_are_full_whatever_is_allowed(index, vocabulary) -> None:
     """Each round of queries finds something that was not found yet, until nothing else is allowed."""
     speech = speech_of(index, vocabulary)
-    search = CatalogQuerySearch(FakeDecoder(vocabulary.size, 3), speech)
+    search = CatalogQuerySearch(ModelQueries(FakeDecoder(vocabulary.size, 3), speech), index.bm25)
     rng = np.random.default_rng(0)
     requests = []
     for _ in range(20):
@@ -182,7 +185,7 @@ def test_a_batch_of_unlike_requests_answers_each_as_if_alone(index, vocabulary) 
 
 def test_samples_depend_on_their_seed(index, vocabulary) -> None:
     speech = speech_of(index, vocabulary)
-    search = CatalogQuerySearch(FakeDecoder(vocabulary.size), speech)
+    search = CatalogQuerySearch(ModelQueries(FakeDecoder(vocabulary.size), speech), index.bm25)
     recommender = Recommender(
         index, modes={"query": query_mode(speech, search, QueryDefaults(constraint="catalog_ngrams"))}
     )

@@ -1,0 +1,150 @@
+"""Who writes queries for a history: a model of this process, free or held to the catalog's n-grams.
+
+It knows decoders, grammars and what a query request says. It searches for no item; another writer, behind a
+:class:`~genrec.text_generator.TextGenerator`, is in :mod:`genrec.generated_queries`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+from genrec.decoders.base import Decoder
+from genrec.grammars.base import Grammar
+from genrec.grammars.catalog_ngrams import CatalogNgrams, catalog_ngrams
+from genrec.grammars.text import Text
+from genrec.queries import QueryRequest
+from genrec.speech import Speech
+from genrec.text_beams import Beams
+from genrec.text_samples import Samples
+from genrec.text_search import Written, write
+from index.bm25.analyzer import analyze
+from index.ngram_trie import NgramTrie
+from index.types import Int64Array
+
+LENGTH_PENALTY = 0.0
+"""Queries are ranked by their probability. Divided by their length, as by default in Hugging Face, long ones win."""
+FREE_TOKENS = 32
+"""Most tokens of a free query."""
+_DRAWS = 2  # texts drawn for each query wanted: some say the same
+_FREE = Text(without="\n")
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenQuery:
+    """A query, before anything is searched with it."""
+
+    text: str
+    score: float  # what it is ranked by; higher is better
+    log_probability: float
+
+
+class QueryWriter(Protocol):
+    """Writes queries."""
+
+    @property
+    def finds_always(self) -> bool:
+        """Whether a query held to ``catalog_ngrams`` finds an item: then writing again goes on to something new."""
+
+    def write(
+        self, requests: Sequence[QueryRequest], found: Sequence[Int64Array]
+    ) -> list[list[WrittenQuery]]:
+        """At most m queries for each request, none of the words of another; best first.
+
+        Args:
+            requests: B of them.
+            found: for each, the rows that have been found already. Constrained queries find others; where there are
+                no others, none is written.
+
+        Raises:
+            RequestError: a wish that this writer cannot follow.
+        """
+
+
+def different(texts: Sequence[str]) -> list[int]:
+    """Places of the texts that say something to BM25, of those that say the same the first."""
+    first: dict[tuple[str, ...], int] = {}
+    for place, terms in enumerate(analyze(texts)):
+        if terms:
+            first.setdefault(tuple(sorted(terms)), place)
+    return list(first.values())
+
+
+class ModelQueries:
+    """Queries that a decoder writes, by beams or drawn.
+
+    Args:
+        decoder: writes text in the speech's vocabulary.
+        speech: the model's.
+    """
+
+    finds_always = True
+
+    def __init__(self, decoder: Decoder, speech: Speech) -> None:
+        self._decoder = decoder
+        self._speech = speech
+
+    @cached_property
+    def ngrams(self) -> NgramTrie:
+        """What constrained queries are held to; made when the first is asked for."""
+        return catalog_ngrams(self._speech.index, self._speech.vocabulary)
+
+    def write(
+        self, requests: Sequence[QueryRequest], found: Sequence[Int64Array]
+    ) -> list[list[WrittenQuery]]:
+        """See :meth:`QueryWriter.write`."""
+        queries: list[list[WrittenQuery]] = [[] for _ in requests]
+        groups: dict[tuple[bool, Beams | Samples], list[int]] = {}
+        for place, request in enumerate(requests):
+            is_free = request.constraint == "free"
+            if is_free or self._has_more(request, found[place]):
+                groups.setdefault((is_free, _method(request)), []).append(place)
+        for (is_free, method), places in groups.items():
+            grammars: list[Grammar] = [
+                _FREE if is_free else self._held(requests[place], found[place]) for place in places
+            ]
+            texts = write(
+                self._decoder,
+                self._speech.vocabulary,
+                [requests[place].prompt for place in places],
+                grammars,
+                method,
+                max_tokens=FREE_TOKENS if is_free else self.ngrams.trie.longest_path,
+                normalize="vocabulary",
+            )
+            for place, own in zip(places, texts, strict=True):
+                queries[place] = _queries(own)[: requests[place].queries]
+        return queries
+
+    def _held(self, request: QueryRequest, found: Int64Array) -> CatalogNgrams:
+        excluded = np.concatenate([request.exclude, found])
+        return CatalogNgrams(self.ngrams, self.ngrams.allowed(request.allowed, excluded))
+
+    def _has_more(self, request: QueryRequest, found: Int64Array) -> bool:
+        """Whether an allowed item with words has not been found yet."""
+        findable = np.diff(self.ngrams.begin) > 0
+        if request.allowed is not None:
+            findable &= request.allowed
+        findable[request.exclude] = False
+        findable[found] = False
+        return bool(findable.any())
+
+
+def _method(request: QueryRequest) -> Beams | Samples:
+    """How the queries of a request are found."""
+    if request.sample_seed is not None:
+        return Samples(_DRAWS * request.queries, request.sample_seed)
+    width, groups, strength = max(request.beam, request.queries), 1, 1.0
+    if request.diversity is not None:
+        groups, strength = request.diversity.groups, request.diversity.strength
+        width = -(-width // groups) * groups
+    return Beams(width, length_penalty=LENGTH_PENALTY, groups=groups, diversity=strength)
+
+
+def _queries(texts: Sequence[Written]) -> list[WrittenQuery]:
+    kept = [texts[place] for place in different([one.value for one in texts])]
+    return [WrittenQuery(one.value, one.score, float(one.log_probabilities.sum())) for one in kept]
