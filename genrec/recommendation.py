@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from genrec.queries import QueryResult, UsedQuery
 from genrec.search import Normalize, SearchResult
+from genrec.tasks import Mode
 from genrec.wishes import Wishes
 from index.bm25.base import TermScore
 from index.counted import counted
@@ -44,7 +45,7 @@ class Recommendation:
     beam: int
     expansions: int
     model_calls: int
-    mode: str = SEMANTIC_ID  # what the model wrote
+    mode: Mode = SEMANTIC_ID  # what the model wrote
     queries: tuple[UsedQuery, ...] = ()  # of query mode, in the order in which they were merged
 
 

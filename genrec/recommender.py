@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 
@@ -351,7 +351,7 @@ class Recommender:
             beam=resolved.beam,
             expansions=result.expansions,
             model_calls=result.model_calls,
-            mode=mode.spec.name,
+            mode=cast(Mode, mode.spec.name),
             queries=result.queries if isinstance(result, QueryResult) else (),
         )
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from index.text_encoders import TextEncoder, load_encoder
 from index.trie import ARRAY_NAMES, TokenTrie
 from index.types import Int32Array, IntArray, UInt64Array
 
-SEMANTIC_ID = "semantic_id"
+SEMANTIC_ID: Final = "semantic_id"
 """Name of the trie of semantic IDs, and of the task that generates them."""
 
 REMOVED = "removed"

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 
+from genrec.recommender import Recommendation
 from genrec.recommender import RecommendedItem as Recommended
 from index.catalog import Catalog
 from index.item_index import ItemIndex
@@ -50,17 +51,27 @@ def response_of(
     check_fields(request.return_fields, catalog)
     rows = catalog.rows_of(history)
     known = rows[rows >= 0]
-    is_short = found.certified < len(found.items) and (request.decoding.exact or request.decoding.sample)
+    is_proving = (request.decoding.exact or request.decoding.sample) and not found.queries
+    is_short = is_proving and found.certified < len(found.items)
     return schemas.RecommendationResponse(
         id=f"rec_{secrets.token_hex(12)}",
         object="recommendation.list",
         created=int(time.time()),
         model=answer.live.model,
         catalog=answer.live.catalog,
-        mode=request.mode,
-        items=[_item(one, request, index, known, found.certified) for one in found.items],
+        mode=found.mode,
+        items=[_item(one, request, index, known, found) for one in found.items],
         certified=found.certified,
         normalize=found.normalize,
+        queries=[
+            schemas.UsedQuery.model_construct(
+                text=query.text,
+                score=query.score,
+                found=query.found,
+                matched_terms=list(query.matched_terms),
+            )
+            for query in found.queries
+        ],
         missing_ids=list(found.unknown_ids),
         notes=list(found.notes),
         degraded="budget_exhausted" if is_short else None,
@@ -78,7 +89,11 @@ def response_of(
 
 
 def _item(
-    one: Recommended, request: RecommendationRequest, index: ItemIndex, known: Int32Array, certified: int
+    one: Recommended,
+    request: RecommendationRequest,
+    index: ItemIndex,
+    known: Int32Array,
+    found: Recommendation,
 ) -> schemas.RecommendedItem:
     row = index.catalog.row_of(one.item_id)
     assert row is not None  # the search returns items of this catalog
@@ -89,9 +104,14 @@ def _item(
         title=one.title,
         score=one.score,
         probability=one.probability,
-        source="generated",
+        source="retrieved" if found.mode == "query" else "generated",
+        generated=one.generated,
+        matched_terms=[
+            schemas.MatchedTerm.model_construct(term=term.term, score=term.score)
+            for term in one.matched_terms
+        ],
         fields={name: fields[name] for name in request.return_fields if name not in _ALWAYS},
-        explanation=_explanation(one, row, index, known, certified) if request.explain else None,
+        explanation=_explanation(one, row, index, known, found.certified) if request.explain else None,
     )
 
 

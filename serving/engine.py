@@ -15,28 +15,26 @@ from collections.abc import Callable, Sequence
 from threading import Condition, Lock, Thread
 from typing import TypeAlias
 
+from genrec.modes import AnyMode, QueryMode, TrieMode
 from genrec.recommender import Recommendation
 from genrec.search import Normalize, SearchRequest
 from genrec.search_trace import SearchTrace
 from genrec.wishes import Wishes
-from index.errors import FilterError, GenrecError
+from index.errors import FilterError, GenrecError, RequestError
 from index.types import ItemId
 from serving.batching import Lane
 from serving.errors import DeadlineExceeded, NotReady, QueueFull, ReloadInProgress
 from serving.live_bundle import LiveBundle
 from serving.logs import logger
 from serving.metrics import Metrics
+from serving.pace import Pace
 from serving.waiting import Answer, Outcomes, Running, Waiting, give_up, hand_over, outcome
 
 Loader = Callable[[bool], LiveBundle]
 """Loads the bundle again; the argument says whether to compare its hashes."""
 
 
-FADE = 0.97  # weight of what was measured one delivery ago: some thirty deliveries count
-PATIENCE = 0.5
-"""Share of a request's time that it may have to wait for its turn; the rest is for its search and for bad guesses."""
-
-_Key: TypeAlias = tuple[Normalize, SearchTrace | None]
+_Key: TypeAlias = tuple[str, Normalize, SearchTrace | None]
 """What requests of one lane have in common; a request that is traced has a lane of its own."""
 
 _Lanes: TypeAlias = dict[tuple[LiveBundle, _Key], Lane[Running]]
@@ -75,8 +73,7 @@ class Engine:
         self._reloading = Lock()
         self._closed = False
         self._outcomes: Outcomes = []  # of this turn; the engine's thread's
-        # What the latest requests took, fading; one stall among them must not count for all.
-        self._busy, self._answered = 0.1, 10.0
+        self._pace = Pace()
         self.metrics.model_changed(live.model, live.catalog, len(live.recommender.index.catalog))
         self._thread = Thread(target=self._work, name="genrec-engine", daemon=True)
         self._thread.start()
@@ -205,10 +202,6 @@ class Engine:
             return None
         return self._refused(1)
 
-    @property
-    def _seconds_per_request(self) -> float:
-        return self._busy / self._answered
-
     def _waits_longer_than(self, timeout: float) -> bool:
         """Whether a request that comes now would have spent most of its time before its search begins.
 
@@ -217,11 +210,11 @@ class Engine:
         """
         if len(self._waiting) <= self._max_batch:
             return False
-        return len(self._waiting) * self._seconds_per_request > PATIENCE * timeout
+        return self._pace.is_too_long(len(self._waiting), timeout)
 
     def _refused(self, requests: int) -> QueueFull:
         self.metrics.shed.labels("queue_full").inc(requests)
-        seconds = math.ceil(len(self._waiting) * self._seconds_per_request)
+        seconds = math.ceil(len(self._waiting) * self._pace.seconds_per_request)
         return QueueFull(
             f"expected an answer in time or a place among {self._queue_size} waiting requests, got none; "
             "try again later",
@@ -262,7 +255,7 @@ class Engine:
             started = time.monotonic()
             self._admit(taken or [], lanes)
             if taken:
-                self.metrics.prompts_read(self._live.prompt_cache)
+                self.metrics.prompts_read(self._live.prompt_caches)
             answered = sum(self._step(lane) for lane in lanes.values())
             for key in [key for key, lane in lanes.items() if not len(lane)]:
                 del lanes[key]
@@ -270,7 +263,7 @@ class Engine:
             self._outcomes = []
             busy += time.monotonic() - started
             if answered:
-                self._busy, self._answered = FADE * self._busy + busy, FADE * self._answered + answered
+                self._pace.measured(busy, answered)
                 busy = 0.0
 
     def _take(self, most: int, *, wait: bool) -> list[Waiting] | None:
@@ -285,26 +278,37 @@ class Engine:
             return taken
 
     def _admit(self, taken: Sequence[Waiting], lanes: _Lanes) -> None:
-        """Let requests join the lane of the live bundle and their normalisation."""
+        """Let requests join the lane of the live bundle, their mode and their normalisation.
+
+        A search by queries has no steps that others could join: those that come together are answered together.
+        """
         live = self._live  # one version for a request's whole life
+        writing: list[Running] = []
         joining: dict[_Key, tuple[list[Running], list[SearchRequest]]] = {}
         for one in taken:
             if self._is_given_up(one):
                 continue
             running = Running(one, live, time.monotonic())
-            request = self._request(one, live)
-            if request is None:
+            mode = self._mode(one, live)
+            if isinstance(mode, QueryMode):
+                writing.append(running)
+                continue
+            request = self._request(one, live) if mode is not None else None
+            if mode is None or request is None:
                 continue
             if one.wishes.synchronize != "leaf" or one.wishes.diversity:  # no steps that others could join
                 self._answer_alone(running)
                 continue
-            normalize = one.wishes.normalize or live.recommender.defaults.normalize
-            names, requests = joining.setdefault((normalize, one.trace), ([], []))
+            key = (mode.spec.name, one.wishes.normalize or mode.defaults.normalize, one.trace)
+            names, requests = joining.setdefault(key, ([], []))
             names.append(running)
             requests.append(request)
+        self._answer_together(writing)
         for key, (names, requests) in joining.items():
-            recommender = live.recommender
-            lane = lanes.setdefault((live, key), Lane(recommender.decoder, recommender.index.trie, *key))
+            name, normalize, trace = key
+            searched = live.recommender.modes[name]
+            assert isinstance(searched, TrieMode)
+            lane = lanes.setdefault((live, key), Lane(searched.decoder, searched.trie, normalize, trace))
             try:
                 lane.join(names, requests)
             except Exception:  # one of them is to blame: each alone, so that it fails no other
@@ -346,6 +350,32 @@ class Engine:
         else:
             return request
         return None
+
+    def _mode(self, one: Waiting, live: LiveBundle) -> AnyMode | None:
+        """What answers a request; None where the live bundle cannot and the client was told so."""
+        try:
+            return live.recommender.mode_of(one.wishes)
+        except RequestError as error:  # a reload has taken the mode away
+            self._fail(one, error)
+            return None
+
+    def _answer_together(self, running: Sequence[Running]) -> None:
+        """Search for requests in one go; where one of them is to blame, each alone."""
+        if not running:
+            return
+        asked = [one.asked for one in running]
+        recommender = running[0].live.recommender
+        try:
+            answers = recommender.recommend_batch(
+                [one.history for one in asked], [one.wishes for one in asked]
+            )
+        except Exception:
+            for one in running:
+                self._answer_alone(one)
+            return
+        for one, answer in zip(running, answers, strict=True):
+            one.batch = len(running)
+            self._deliver(one, answer)
 
     def _answer_alone(self, running: Running) -> None:
         asked = running.asked

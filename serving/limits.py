@@ -32,6 +32,7 @@ LIMITS = (
     Limit("Filter", ("filter", "include"), "maxItems", "max_ids"),
     Limit("Filter", ("filter", "exclude"), "maxItems", "max_ids"),
     Limit("Decoding", ("decoding", "beam"), "maximum", "max_beam"),
+    Limit("Decoding", ("decoding", "queries"), "maximum", "max_beam"),
     Limit("Decoding", ("decoding", "max_expansions"), "maximum", "max_expansions"),
 )
 BATCH_LIMIT = Limit("BatchRequest", ("requests",), "maxItems", "max_requests")

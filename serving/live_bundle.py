@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from genrec.bundle import load_bundle
 from genrec.decoders.base import ReusesPrompts
 from genrec.decoders.prompt_cache import PromptCache
+from genrec.modes import modes_of
 from genrec.recommender import Recommender
-from index.item_index import SEMANTIC_ID
+from genrec.tasks import Mode
 from index.lexicon import Lexicon
 
 _SHORT = 12  # hex digits of a hash in a name
@@ -24,9 +26,13 @@ class LiveBundle:
     lexicon: Lexicon
     model: str  # name@hash of the bundle's manifest
     catalog: str  # hash of the catalog's content
-    modes: tuple[str, ...] = (SEMANTIC_ID,)
     loaded: float = field(default_factory=time.time)  # Unix seconds
-    prompt_cache: PromptCache | None = None  # around the recommender's decoder; of this version only
+    prompt_caches: tuple[PromptCache, ...] = ()  # around the decoders of the modes; of this version only
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """What a request may name, the default first."""
+        return tuple(self.recommender.modes)
 
     @classmethod
     def load(cls, path: Path, *, verify: bool = False, prompt_cache_bytes: int = 0) -> LiveBundle:
@@ -35,29 +41,30 @@ class LiveBundle:
         Args:
             path: the bundle.
             verify: compare the hashes of all files first.
-            prompt_cache_bytes: most bytes of remembered prompts, where the model can start from one; 0 remembers
-                none.
+            prompt_cache_bytes: most bytes of remembered prompts, where the model can start from one, in equal
+                parts for every mode; 0 remembers none.
 
         Raises:
             IndexFormatError: the directory is no bundle, is damaged, or is too new.
             MissingDependencyError: its model needs a package that is not installed.
         """
         bundle = load_bundle(path, verify=verify)
-        decoder = bundle.decoder()
-        cache: PromptCache | None = None
-        if prompt_cache_bytes and isinstance(decoder, ReusesPrompts):
-            decoder = cache = PromptCache(decoder, prompt_cache_bytes)
-        recommender = Recommender(bundle.index, decoder, bundle.tasks[SEMANTIC_ID])
+        decoders, caches = dict(bundle.decoders()), []
+        for name, decoder in decoders.items():
+            if prompt_cache_bytes and isinstance(decoder, ReusesPrompts):
+                cache = PromptCache(decoder, max(1, prompt_cache_bytes // len(decoders)))
+                decoders[name] = cache
+                caches.append(cache)
+        recommender = Recommender(bundle.index, modes=modes_of(bundle, decoders))
         live = cls(
             recommender,
             lexicon_of(recommender),
             f"{path.resolve().name}@{bundle.artifact.content_hash[:_SHORT]}",
             str(bundle.artifact.manifest["catalog_fingerprint"])[:_SHORT],
-            tuple(mode for mode in bundle.tasks if mode == SEMANTIC_ID),
-            prompt_cache=cache,
+            prompt_caches=tuple(caches),
         )
         live.warm()
-        if cache is not None:
+        for cache in caches:
             cache.clear()
         return live
 
@@ -66,7 +73,8 @@ class LiveBundle:
         ids = self.recommender.index.catalog.item_ids
         _ = self.recommender.index.codes  # explanations read them
         for history in ([], ids[:3]):
-            self.recommender.recommend(history, k=min(10, len(ids)))
+            for mode in self.recommender.modes:
+                self.recommender.recommend(history, k=min(10, len(ids)), mode=cast(Mode, mode))
 
 
 def lexicon_of(recommender: Recommender) -> Lexicon:

@@ -26,7 +26,7 @@ class Metrics:
     """The server's metrics, in a registry of their own."""
 
     def __init__(self) -> None:
-        self._counted: tuple[PromptCache, CacheCounts] | None = None
+        self._counted: tuple[tuple[PromptCache, ...], CacheCounts] | None = None
         self.registry = CollectorRegistry()
         registry = self.registry
         self.workers = Gauge(
@@ -126,14 +126,14 @@ class Metrics:
         self.loaded.set(time.time())
         self.catalog_items.set(items)
 
-    def prompts_read(self, cache: PromptCache | None) -> None:
-        """Prompts have gone through the cache of the model that answers, or its model has none."""
-        if cache is None:
+    def prompts_read(self, caches: tuple[PromptCache, ...]) -> None:
+        """Prompts have gone through the caches of the model that answers, or its model has none."""
+        if not caches:
             return
-        now, before = cache.counts, _NOTHING
-        if self._counted is not None and self._counted[0] is cache:
+        now, before = CacheCounts.of(caches), _NOTHING
+        if self._counted is not None and self._counted[0] is caches:
             before = self._counted[1]
-        self._counted = (cache, now)
+        self._counted = (caches, now)
         hits, reused = now.hits - before.hits, now.reused - before.reused
         self.prompts.labels("hit").inc(hits)
         self.prompts.labels("miss").inc(now.prompts - before.prompts - hits)

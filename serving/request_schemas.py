@@ -7,14 +7,14 @@ is silently ignored is the worst answer a recommender can give. Limits an operat
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from genrec.search import Diversity, Normalize, Synchronize
+from genrec.tasks import Mode, QueryConstraint
 from genrec.wishes import Wishes
 
-Mode: TypeAlias = Literal["semantic_id", "title", "query"]
 LARGEST = 2**53 - 1  # the largest integer every JSON reader agrees on
 
 ItemIdText = Annotated[str, Field(min_length=1, max_length=512)]
@@ -109,6 +109,19 @@ class Decoding(Strict):
         ),
     ] = 0.0
     groups: Annotated[int, Field(ge=1, le=64, description="Groups of a diverse search.")] = 5
+    queries: Annotated[
+        int | None,
+        Field(
+            ge=1, description="In query mode: queries written, each of which finds its share of the items."
+        ),
+    ] = None
+    constraint: Annotated[
+        QueryConstraint | None,
+        Field(
+            description="In query mode: `free` text, or `catalog_ngrams`: only words that stand together in the "
+            "catalog, so that every query finds something."
+        ),
+    ] = None
 
 
 class RecommendationRequest(Strict):
@@ -133,8 +146,12 @@ class RecommendationRequest(Strict):
         int, Field(ge=1, description="Items wanted; fewer come back only where fewer are allowed.")
     ] = 10
     mode: Annotated[
-        Mode, Field(description="What the model generates; GET /v1/models says which it can.")
-    ] = "semantic_id"
+        Mode | None,
+        Field(
+            description="What the model writes: item codes, titles, or search queries that find the items. "
+            "GET /v1/models says which it can; the first of them where not given."
+        ),
+    ] = None
     filter: Filter = Filter()
     decoding: Decoding = Decoding()
     timeout_ms: Annotated[
@@ -176,6 +193,9 @@ class RecommendationRequest(Strict):
             diversity=Diversity(self.decoding.groups, self.decoding.diversity)
             if self.decoding.diversity
             else None,
+            mode=self.mode,
+            queries=self.decoding.queries,
+            constraint=self.decoding.constraint,
         )
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from genrec.search import Normalize
+from genrec.tasks import Mode, QueryConstraint
 from serving.errors import ErrorType
-from serving.request_schemas import Mode
 
 NonNegative = Annotated[float, Field(ge=0)]
 
@@ -52,18 +52,40 @@ class Explanation(Sent):
     ]
 
 
+class MatchedTerm(Sent):
+    """A word that a query and an item have in common."""
+
+    term: Annotated[str, Field(description="As it is compared: `run` for `running`.")]
+    score: Annotated[float, Field(description="What it gives to the item's score.")]
+
+
 class RecommendedItem(Sent):
     """One recommended item."""
 
     item_id: str
     rank: Annotated[int, Field(ge=1)]
     title: str
-    score: Annotated[float, Field(description="Log-probability under the answer's normalisation.")]
+    score: Annotated[
+        float,
+        Field(
+            description="Log-probability under the answer's normalisation; in query mode the BM25 score under the "
+            "query that found the item."
+        ),
+    ]
     probability: Annotated[
         float | None,
         Field(description="Share of the whole catalog's probability; null where scores are no shares."),
     ]
-    source: Annotated[Literal["generated"], Field(description="How the item was found.")]
+    source: Annotated[
+        Literal["generated", "retrieved"],
+        Field(description="Whether the model wrote the item itself, or a query that found it."),
+    ]
+    generated: Annotated[
+        str | None, Field(description="What the model wrote: the title or the query; null for codes.")
+    ]
+    matched_terms: Annotated[
+        list[MatchedTerm], Field(description="In query mode: the query's words that the item has.")
+    ]
     fields: Annotated[dict[str, JsonValue], Field(description="The return_fields of the request.")]
     explanation: Annotated[Explanation | None, Field(description="With explain: true.")]
 
@@ -86,6 +108,15 @@ class Timings(Sent):
     total: NonNegative
 
 
+class UsedQuery(Sent):
+    """A search query that the model wrote."""
+
+    text: str
+    score: Annotated[float, Field(description="Its log-probability.")]
+    found: Annotated[int, Field(ge=0, description="Items of this answer that it found.")]
+    matched_terms: Annotated[list[str], Field(description="Its words that such an item has.")]
+
+
 class RecommendationResponse(Sent):
     """The answer to one history."""
 
@@ -100,6 +131,9 @@ class RecommendationResponse(Sent):
         int, Field(ge=0, description="The first so many items are proven to be in their place.")
     ]
     normalize: Normalize
+    queries: Annotated[
+        list[UsedQuery], Field(description="In query mode, in the order in which they were merged.")
+    ]
     missing_ids: Annotated[list[str], Field(description="Ids of the history that are not in the catalog.")]
     notes: Annotated[list[str], Field(description="What one should know about this answer, in words.")]
     degraded: Annotated[
@@ -167,6 +201,16 @@ class ModelLimits(Sent):
     timeout_ms: int
 
 
+class ModeInfo(Sent):
+    """What a request gets that names a mode and nothing else."""
+
+    mode: Mode
+    normalize: Normalize
+    beam: int
+    queries: Annotated[int | None, Field(description="Of query mode.")]
+    constraint: Annotated[QueryConstraint | None, Field(description="Of query mode.")]
+
+
 class ModelInfo(Sent):
     """The model that is being served."""
 
@@ -175,9 +219,12 @@ class ModelInfo(Sent):
     created: Annotated[int, Field(description="When it was loaded, Unix seconds.")]
     catalog: str
     items: int
-    modes: list[Mode]
-    normalize: Annotated[Normalize, Field(description="Used where a request names none.")]
-    beam: Annotated[int, Field(description="Used where a request names none.")]
+    modes: Annotated[
+        list[Mode], Field(description="What it can write; the first where a request names none.")
+    ]
+    defaults: Annotated[list[ModeInfo], Field(description="Of every mode.")]
+    normalize: Annotated[Normalize, Field(description="Used where a request names nothing.")]
+    beam: Annotated[int, Field(description="Used where a request names nothing.")]
     fields: list[CatalogField]
     limits: ModelLimits
 

@@ -123,7 +123,7 @@ def decode(
             histories, opened.index.catalog, on_error, user_column, item_column, time_column
         )
         asked = resampled(read, users, rng)
-    model, defaults = opened.decoder(decoder, threads=threads), opened.tasks[SEMANTIC_ID]
+    model, defaults = opened.decoder(decoder, task=SEMANTIC_ID, threads=threads), opened.tasks[SEMANTIC_ID]
     with stages(quiet or json == "-") as progress, thread_limit(threads):
         measured = measure_decode(opened.index, model, defaults, asked, settings, progress)
     report = {

@@ -12,8 +12,10 @@ import typer
 from genrec.cli.options import JsonFlag, QuietFlag, Verify
 from genrec.cli.output import Stages, answers, print_json, print_table, remark, stages
 from genrec.leaf_search import LeafSearch
+from genrec.modes import QueryMode
 from genrec.recommender import Recommendation, RecommendedItem, Recommender
 from genrec.search import Diversity, Normalize
+from genrec.tasks import Mode, QueryConstraint
 from genrec.wishes import Wishes
 from index.counted import counted
 
@@ -29,6 +31,12 @@ def recommend(
         typer.Option(help="Item ids, oldest first, separated by commas. Empty: a new user.", metavar="IDS"),
     ] = "",
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="How many items.")] = 10,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(
+            help="What the model writes: item codes, titles, or queries that find the items; the bundle's first."
+        ),
+    ] = None,
     beam: Annotated[
         int | None, typer.Option(min=1, help="Prefixes kept per step; the bundle's default where not given.")
     ] = None,
@@ -60,12 +68,22 @@ def recommend(
         int | None,
         typer.Option(min=1, help="Budget of --exact, in prefixes; what is proven by then is said."),
     ] = None,
+    queries: Annotated[
+        int | None, typer.Option(min=1, help="Of --mode query: how many are written; the bundle's default.")
+    ] = None,
+    constraint: Annotated[
+        QueryConstraint | None,
+        typer.Option(help="Of --mode query: free text, or only words that stand together in the catalog."),
+    ] = None,
     verify: Verify = False,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Recommend items for one history. Every answer is an item of the catalog."""
-    recommender = Recommender.load(bundle, verify=verify)
+    """Recommend items for one history. Every answer is an item of the catalog.
+
+    For example: genrec recommend runs/movies --history 1,32,50 --mode title -k 5
+    """
+    recommender = Recommender.load(bundle, verify=verify, modes=None if mode is None else [mode])
     ids = _split(history)
     wishes = Wishes(
         k=k,
@@ -78,8 +96,11 @@ def recommend(
         max_expansions=max_expansions,
         max_per=_limits(max_per or []),
         diversity=None if diversity is None else Diversity(groups, diversity),
+        mode=mode,
+        queries=queries,
+        constraint=constraint,
     )
-    if exact:
+    if exact and not isinstance(recommender.mode_of(wishes), QueryMode):
         with stages(quiet) as progress:
             answer = prove(recommender, ids, wishes, progress)
     else:
@@ -114,6 +135,17 @@ def show_recommendation(recommender: Recommender, ids: list[str], answer: Recomm
     if seen:
         print_table("History, oldest first", ("id", "title"), seen, numbers_from=2)
         answers.print()
+    if answer.mode == "query":
+        _show_queries(answer)
+    else:
+        _show_items(answer)
+    for note in answer.notes:
+        remark(f"note: {note}")
+    if answer.unknown_ids:
+        remark(f"note: not in the catalog and not used: {', '.join(answer.unknown_ids)}")
+
+
+def _show_items(answer: Recommendation) -> None:
     rows = [(item.rank, item.item_id, item.title, _weight(item)) for item in answer.items]
     # Vocabulary scores are no share of the catalog, so they stay what they are: log-probabilities.
     weight = "probability" if answer.normalize == "catalog" else "log-probability"
@@ -123,10 +155,30 @@ def show_recommendation(recommender: Recommender, ids: list[str], answer: Recomm
         f"{counted(answer.expansions, 'prefix', 'prefixes')} expanded, "
         f"{counted(answer.model_calls, 'model call')}"
     )
-    for note in answer.notes:
-        remark(f"note: {note}")
-    if answer.unknown_ids:
-        remark(f"note: not in the catalog and not used: {', '.join(answer.unknown_ids)}")
+
+
+def _show_queries(answer: Recommendation) -> None:
+    written = [
+        (place, query.text, query.found, f"{query.score:.3f}")
+        for place, query in enumerate(answer.queries, start=1)
+    ]
+    print_table("Queries the model wrote", ("", "query", "items", "log-probability"), written, numbers_from=2)
+    answers.print()
+    place_of = {query.text: place for place, query in enumerate(answer.queries, start=1)}
+    found = [
+        (
+            item.rank,
+            item.item_id,
+            item.title,
+            place_of[item.generated or ""],
+            ", ".join(term.term for term in item.matched_terms),
+            f"{item.score:.3f}",
+        )
+        for item in answer.items
+    ]
+    columns = ("", "id", "title", "query", "words in common", "BM25")
+    print_table("Found by them", columns, found, numbers_from=5)
+    answers.print(f"beam {answer.beam}, {counted(answer.model_calls, 'model call')}")
 
 
 def _split(ids: str) -> list[str]:

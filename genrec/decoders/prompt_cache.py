@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from threading import Lock
 
 import numpy as np
@@ -34,6 +34,12 @@ class CacheCounts:
     reused: int  # of these, positions that were not run again
     entries: int
     nbytes: int  # held
+
+    @classmethod
+    def of(cls, caches: Sequence[PromptCache]) -> CacheCounts:
+        """The counts of several caches together."""
+        counts = [astuple(cache.counts) for cache in caches]
+        return cls(*(sum(column) for column in zip(*counts, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import polars as pl
 from fastapi import APIRouter, Request, Response
 from polars.datatypes import DataType
 
+from genrec.tasks import QueryDefaults, TaskDefaults
 from serving import response_schemas as schemas
 from serving.engine import Engine
 from serving.openapi import documented
@@ -43,6 +44,7 @@ async def list_models(request: Request) -> Response:
         catalog=live.catalog,
         items=len(catalog) - len(recommender.index.removed),
         modes=list(live.modes),
+        defaults=[_mode_info(name, mode.defaults) for name, mode in recommender.modes.items()],
         normalize=recommender.defaults.normalize,
         beam=recommender.defaults.beam,
         fields=[
@@ -58,6 +60,16 @@ async def list_models(request: Request) -> Response:
         ),
     )
     return reply(schemas.ModelListResponse.model_construct(object="list", data=[info]))
+
+
+def _mode_info(name: str, defaults: TaskDefaults) -> schemas.ModeInfo:
+    return schemas.ModeInfo.model_construct(
+        mode=name,
+        normalize=defaults.normalize,
+        beam=defaults.beam,
+        queries=defaults.queries if isinstance(defaults, QueryDefaults) else None,
+        constraint=defaults.constraint if isinstance(defaults, QueryDefaults) else None,
+    )
 
 
 def _type_of(dtype: DataType) -> str:

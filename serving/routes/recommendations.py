@@ -112,7 +112,7 @@ def _state(request: Request) -> tuple[Settings, Engine]:
 
 def _check_against(body: RecommendationRequest, engine: Engine) -> None:
     live = engine.live
-    if body.mode not in live.modes:
+    if body.mode is not None and body.mode not in live.modes:
         raise ApiError(
             "mode_unavailable",
             f"expected a mode this model was trained for ({', '.join(live.modes)}), got {body.mode!r}",

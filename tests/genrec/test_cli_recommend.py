@@ -18,6 +18,7 @@ from genrec.search import Diversity
 from genrec.tasks import TaskDefaults
 from tests.fake_decoder import FakeDecoder
 from tests.toy import toy_index
+from tests.toy_text import toy_recommender
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +100,36 @@ def test_brackets_in_titles_are_no_markup(capsys):
     """A title such as "[/rec]" once was taken for a closing tag, and the command ended in a traceback."""
     print_table("Films", ("id", "title"), [("[1]", "[rec] and [/rec]")], numbers_from=2)
     assert "[1]  [rec] and [/rec]" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def text() -> Recommender:
+    return toy_recommender(toy_index())
+
+
+def test_titles(text):
+    done = run(text, "--mode", "title", "-k", "3", "--json")
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert said["mode"] == "title"
+    expected = text.recommend(["i3"], k=3, mode="title")
+    assert [item["generated"] for item in said["items"]] == [item.title for item in expected.items]
+    proven = run(text, "--mode", "title", "-k", "3", "--exact")
+    assert "3 of 3 certified" in proven.output
+
+
+def test_queries_are_shown_with_what_they_found(text):
+    done = run(text, "--mode", "query", "-k", "2", "--queries", "1")
+    assert done.exit_code == 0, done.output
+    lines = [line.split() for line in done.output.splitlines()]
+    assert ["1", "western", "2", "-1.000"] in lines
+    assert {"i7", "i11"} <= {word for line in lines for word in line}  # the first two other westerns
+    said = json.loads(run(text, "--mode", "query", "--json").stdout)
+    assert [query["text"] for query in said["queries"]] == ["western"]
+    assert said["items"][0]["matched_terms"][0]["term"] == "western"
+
+
+def test_what_a_mode_cannot_do_is_said(text):
+    done = run(text, "--mode", "query", "--exact")
+    assert done.exit_code == 1
+    assert "expected exact search with a mode that searches the items" in str(done.exception)

@@ -123,7 +123,7 @@ def test_a_batch_may_mix_modes(recommender):
 @pytest.mark.parametrize(
     ("wishes", "message"),
     [
-        ({"mode": "query"}, r"trained for \(semantic_id, title\), got 'query'"),
+        ({"mode": "song"}, r"trained for \(semantic_id, title, query\), got 'song'"),
         ({"mode": "title", "queries": 3}, "queries and constraint with mode='query' alone"),
         ({"constraint": "free"}, "queries and constraint with mode='query' alone"),
     ],
