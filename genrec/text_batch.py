@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from genrec.decoders.base import PROMPT_SLOT, Decoder, Hidden, State
-from genrec.grammars.base import END, Automaton, Edges
-from genrec.grammars.machine import ENDED, Machine
+from genrec.grammars.base import Automaton, Edges, End
+from genrec.grammars.machine import CUT, Machine
 from genrec.search_batch import Normalize
-from genrec.token_scores import edge_scores, free_scores
+from genrec.token_scores import edge_scores, free_scores, is_asked
 from index.errors import RequestError
 from index.trie import ragged_positions
 from index.types import BoolArray, Float32Array, Float64Array, Int64Array, IntArray
@@ -29,7 +29,7 @@ from index.types import BoolArray, Float32Array, Float64Array, Int64Array, IntAr
 _TIDY_EVERY = 128
 
 # What a text in the frontier that is complete already "goes on" with.
-_NOTHING_MORE = Edges(np.zeros(1, np.int64), lambda _: END, is_given=True)
+_NOTHING_MORE = Edges(np.zeros(1, np.int64), lambda _: End(), is_given=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ class TextBatch:
     def options(self, texts: Texts) -> Options:
         """What may follow each text, scored."""
         edges = [
-            _NOTHING_MORE if state == ENDED else self.machines[b].edges(state, self.max_tokens - length)
+            _NOTHING_MORE if state < 0 else self.machines[b].edges(state, self.max_tokens - length)
             for b, state, length in zip(
                 texts.request.tolist(), texts.state.tolist(), texts.length.tolist(), strict=True
             )
@@ -230,11 +230,11 @@ class TextBatch:
             total, size, last = float(texts.score[row]), int(texts.length[row]), int(texts.trail[row])
             behind, waits = int(texts.state[row]), False
             first[place] = len(self._token)
-            if behind != ENDED:
+            if behind >= 0:
                 behind = machine.follow(options.edges[row], number)
                 last = self._note(token, last, worth, behind)
                 total, size = total + worth, size + 1
-                while behind != ENDED and size < self.max_tokens:
+                while behind >= 0 and size < self.max_tokens:
                     edges = machine.edges(behind, self.max_tokens - size)
                     forced = edges.only
                     if forced is None:
@@ -242,12 +242,12 @@ class TextBatch:
                     behind = machine.follow(edges, forced)
                     last = self._note(int(edges.token[forced]), last, 0.0, behind)
                     size += 1
-                    if not edges.is_given and (self.normalize == "vocabulary" or len(edges.token) > 1):
+                    if is_asked(edges, self.normalize):
                         self._due[last] = (edges, forced)
                         waits = True
-            is_over = behind == ENDED or size == self.max_tokens
+            is_over = behind < 0 or size == self.max_tokens
             assert not is_over or machine.may_stop(behind)
-            state.append(ENDED if is_over else behind)
+            state.append(CUT if is_over else behind)
             score.append(total)
             length.append(size)
             trail.append(last)
@@ -273,7 +273,7 @@ class TextBatch:
             return texts
         slot = self._tidied(texts)
         # The last token of a complete text decides nothing: it is here for the scores of those before it.
-        stop = texts.trail + np.where(texts.state == ENDED, 0, 1)
+        stop = texts.trail + np.where(texts.state < 0, 0, 1)
         count = stop - taken.first
         request = np.repeat(texts.request, count)
         fed = ragged_positions(taken.first, count)

@@ -66,9 +66,7 @@ def edge_scores(
     """
     count = np.array([len(one.token) for one in edges], np.int64)
     score = np.zeros(int(count.sum()))
-    is_scored = np.array(
-        [not one.is_given and (normalize == "vocabulary" or len(one.token) > 1) for one in edges], bool
-    )
+    is_scored = np.array([is_asked(one, normalize) for one in edges], bool)
     asked = np.flatnonzero(is_scored)
     if not len(asked):
         return score
@@ -76,13 +74,21 @@ def edge_scores(
     token = np.concatenate([edges[place].token for place in asked.tolist()])
     own = hidden[row[asked]]
     logits = decoder.edge_logits(own, owner, token)
-    if normalize == "catalog":
-        result = log_softmax_by_row(logits, owner)
-    else:
-        normalizer = decoder.log_normalizer(own, depth[asked])
-        result = np.minimum(logits.astype(np.float64) - normalizer[owner], 0.0)
+    result = log_softmax_by_row(logits, owner) if normalize == "catalog" else np.zeros(len(owner))
+    over_all = np.array([normalize == "vocabulary" or edges[place].is_text for place in asked.tolist()], bool)
+    wide = np.flatnonzero(over_all)
+    if len(wide):
+        normalizer = np.zeros(len(asked))
+        normalizer[wide] = decoder.log_normalizer(own[wide], depth[asked[wide]])
+        here = np.flatnonzero(over_all[owner])
+        result[here] = np.minimum(logits[here].astype(np.float64) - normalizer[owner[here]], 0.0)
     score[np.repeat(is_scored, count)] = result
     return score
+
+
+def is_asked(edges: Edges, normalize: Normalize) -> bool:
+    """Whether the model is asked about the edges of a state."""
+    return not edges.is_given and (normalize == "vocabulary" or edges.is_text or len(edges.token) > 1)
 
 
 def largest(values: Float32Array, most: int) -> Int64Array:

@@ -18,7 +18,7 @@ say, and a grammar that cannot be finished at all is refused before anything is 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
@@ -28,8 +28,13 @@ from index.types import BoolArray, Int64Array
 GrammarState: TypeAlias = Hashable
 """Where a text stands in its grammar."""
 
-END: Final = "END"
-"""The state of a complete text: nothing follows."""
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The state of a complete text: nothing follows."""
+
+    said: Hashable = None
+    """What its last choices came to; for the one who reads the text."""
 
 
 class Vocabulary(Protocol):
@@ -69,6 +74,8 @@ class Edges:
     """[V] where the text may go on freely: the tokens it may not go on with. None: along the edges only."""
     is_given: bool = False
     """The one edge is no choice of the model's (the literal text of a schema): it is not scored."""
+    is_text: bool = False
+    """Scored as free text is, over the vocabulary; also where a budget leaves nothing but edges."""
     ample: int = 0
     """With this room or more the answer is the same."""
     open: Int64Array = field(init=False)  # the edges that may be taken
@@ -76,6 +83,12 @@ class Edges:
     def __post_init__(self) -> None:
         everything = np.arange(len(self.token))
         object.__setattr__(self, "open", everything if self.allowed is None else everything[self.allowed])
+
+    def then(self, behind: Callable[[GrammarState], GrammarState], more: int = 0) -> Edges:
+        """The same edges in a larger grammar: ``behind`` makes its states of these, and it needs ``more`` room."""
+        return replace(
+            self, follow=lambda edge: behind(self.follow(edge)), ample=self.ample + more if self.ample else 0
+        )
 
     @property
     def only(self) -> int | None:
@@ -99,7 +112,7 @@ class Automaton(Protocol):
         """The fewest tokens a whole text takes."""
 
     def edges(self, state: GrammarState, room: int) -> Edges:
-        """What may follow a state (not :data:`END`), such that the text can be finished within ``room`` tokens.
+        """What may follow a state (not an :class:`End`), such that the text can be finished within ``room`` tokens.
 
         There is always something: the search only reaches states with enough room.
         """

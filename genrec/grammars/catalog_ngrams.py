@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genrec.grammars.base import END, Edges, GrammarState, Vocabulary
+from genrec.grammars.base import Edges, End, GrammarState, Vocabulary
 from index.bm25.analyzer import analyze
 from index.errors import RequestError
 from index.item_filter import Allowed
@@ -92,4 +92,4 @@ class NgramAutomaton:
 
 
 def _behind(steps: NgramSteps, edge: int) -> GrammarState:
-    return END if edge == steps.ends else steps.behind(edge)
+    return End() if edge == steps.ends else steps.behind(edge)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from genrec.grammars.base import END, Automaton, Edges, GrammarState
+from genrec.grammars.base import Automaton, Edges, End, GrammarState
 
-ENDED = -1
-"""The number of :data:`~genrec.grammars.base.END`."""
+CUT = -1
+"""The number of ``End()``. All numbers below zero are those of complete texts."""
 
 _AMPLE = -1  # stands for any room that is ample
 
@@ -16,7 +16,8 @@ class Machine:
     def __init__(self, automaton: Automaton) -> None:
         self.automaton = automaton
         self._states: list[GrammarState] = []
-        self._number: dict[GrammarState, int] = {END: ENDED}
+        self._ends: list[GrammarState] = [End()]
+        self._number: dict[GrammarState, int] = {End(): CUT}
         self._edges: dict[tuple[int, int], Edges] = {}  # by state and room
         self.start = self.number(automaton.start)
 
@@ -24,13 +25,14 @@ class Machine:
         """The number of a state."""
         found = self._number.get(state)
         if found is None:
-            found = self._number[state] = len(self._states)
-            self._states.append(state)
+            states = self._ends if isinstance(state, End) else self._states
+            states.append(state)
+            found = self._number[state] = -len(states) if isinstance(state, End) else len(states) - 1
         return found
 
     def state(self, number: int) -> GrammarState:
         """The state of a number."""
-        return END if number == ENDED else self._states[number]
+        return self._ends[-number - 1] if number < 0 else self._states[number]
 
     def edges(self, number: int, room: int) -> Edges:
         """The edges of a state; see :meth:`genrec.grammars.base.Automaton.edges`."""
@@ -50,4 +52,4 @@ class Machine:
 
     def may_stop(self, number: int) -> bool:
         """Whether a text may be cut there."""
-        return number == ENDED or self.automaton.may_stop(self._states[number])
+        return number < 0 or self.automaton.may_stop(self._states[number])

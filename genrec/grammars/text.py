@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from genrec.grammars.base import END, FREELY, Edges, GrammarState, Vocabulary
-from genrec.grammars.words import forbidden_tokens, text_behind
+from genrec.grammars.base import FREELY, Edges, End, GrammarState, Vocabulary
+from genrec.grammars.words import first_character, forbidden_tokens, text_behind
 from index.errors import RequestError
 from index.types import BoolArray
 
@@ -36,7 +36,7 @@ class Text:
         if self.max_tokens is not None and self.max_tokens < 0:
             raise RequestError(f"expected max_tokens >= 0 or None, got {self.max_tokens}")
         is_whole = list(ending) == [vocabulary.end]
-        stop = "" if is_whole else vocabulary.decoded(ending)[:1]
+        stop = "" if is_whole else first_character(text_behind(vocabulary, ending))
         forbidden = forbidden_tokens(vocabulary, self.without + stop)
         return FreeText(vocabulary, tuple(ending), forbidden, self.max_tokens, is_whole)
 
@@ -75,6 +75,7 @@ class FreeText:
             self._ending[:1],
             lambda edge: after if edge == FREELY else self._ended(1),
             forbidden=None if is_full else self._forbidden,
+            is_text=True,
             ample=ample,
         )
 
@@ -88,4 +89,4 @@ class FreeText:
         return text_behind(self._vocabulary, free).strip()
 
     def _ended(self, count: int) -> GrammarState:
-        return END if count == len(self._ending) else ("end", count)
+        return End() if count == len(self._ending) else ("end", count)

@@ -24,6 +24,11 @@ def forbidden_tokens(vocabulary: Vocabulary, characters: str) -> BoolArray:
     return np.array([not text or any(one in text for one in characters) for text in texts])
 
 
+def first_character(text: str) -> str:
+    """What must not stand in front of a text for it to be found: its first character, white space left out."""
+    return (text.strip() or text)[:1]
+
+
 def token_texts(vocabulary: Vocabulary) -> tuple[str, ...]:
     """The text of every token; of the pieces of a character, what a decoder makes of them."""
     return _token_texts(_ByIdentity(vocabulary))
