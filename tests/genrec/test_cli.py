@@ -161,7 +161,7 @@ def test_doctor_and_version_answer():
 @pytest.mark.parametrize(
     "command",
     [[], ["index"], ["index", "build"], ["index", "inspect"], ["index", "verify"], ["train"], ["recommend"],
-     ["evaluate"], ["demo"], ["doctor"]],
+     ["evaluate"], ["tune"], ["demo"], ["doctor"]],
 )  # fmt: skip
 def test_every_command_has_help_with_an_example(command):
     done = genrec(*command, "--help")

@@ -1,0 +1,135 @@
+"""k1 and b of BM25 for query mode, chosen on validation: the grid search of GPT4Rec (arXiv 2304.03879).
+
+The model writes each user's queries once, and all settings search with the same ones: a setting costs a search, not a
+model. It looks at the cases it is given alone: who calls it gives those of validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from genrec.evaluation.metrics import recall
+from genrec.grounding import Query, ground
+from genrec.modes import QueryMode
+from genrec.queries import QueryRequest
+from genrec.query_search import CatalogQuerySearch
+from genrec.tasks import QueryDefaults
+from index.errors import RequestError
+from index.histories import Cases
+from index.item_index import ItemIndex
+from index.types import Int32Array
+
+K1 = (0.3, 0.6, 0.9, 1.2, 2.0)
+B = (0.0, 0.25, 0.5, 0.75, 1.0)
+USERS = 1_000
+"""Cases looked at, at most. Differences between settings are of the same users, so they are seen with few."""
+DEPTH = 40
+"""Recall is measured at this depth, as in the paper."""
+_BATCH = 64  # users whose queries are written together
+
+TuningProgress = Callable[[str, int, int], None]
+"""Called as ``progress(stage, done, total)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class TunedBm25:
+    """What was chosen, and what from."""
+
+    k1: float
+    b: float
+    recall: float  # at DEPTH, with them
+    built: float  # with the settings of the index
+    users: int
+    tried: tuple[tuple[float, float, float], ...]  # (k1, b, recall)
+
+    def defaults(self, of: QueryDefaults) -> QueryDefaults:
+        """The defaults with what was chosen."""
+        return replace(of, k1=self.k1, b=self.b)
+
+
+def tune_bm25(
+    mode: QueryMode,
+    index: ItemIndex,
+    cases: Cases,
+    *,
+    k1: Sequence[float] = K1,
+    b: Sequence[float] = B,
+    seed: int = 0,
+    progress: TuningProgress | None = None,
+) -> TunedBm25:
+    """Choose the pair of the best recall. Of equals the one nearest to the index's own settings is taken.
+
+    Args:
+        mode: whose model writes the queries, by the mode's defaults.
+        index: the items.
+        cases: validation cases; a seeded sample of :data:`USERS` where there are more.
+        k1: what is tried, beside the index's own.
+        b: the same.
+        seed: of the sample.
+        progress: told what is done.
+
+    Raises:
+        RequestError: there is no case, or the mode's queries are not written here.
+    """
+    if not len(cases) or not isinstance(mode.search, CatalogQuerySearch):
+        raise RequestError("expected validation cases and a model that writes queries, got none")
+    if len(cases) > USERS:
+        cases = cases.take(np.sort(np.random.default_rng(seed).choice(len(cases), USERS, replace=False)))
+    tell = progress or (lambda stage, done, total: None)
+    histories = [np.asarray(cases.history_of(case), np.int64) for case in range(len(cases))]
+    queries = _written(mode, mode.search, histories, tell)
+    built = index.bm25.settings
+    settings = [(built.k1, built.b), *((one, other) for one in k1 for other in b)]
+    settings = list(dict.fromkeys(settings))
+    tried = []
+    for number, (one, other) in enumerate(settings):
+        tell("trying k1 and b", number, len(settings))
+        ranked = _ranked(queries, histories, index, one, other)
+        tried.append((one, other, float(recall(ranked, cases.target, DEPTH).mean())))
+    tell("trying k1 and b", len(settings), len(settings))
+    best = max(tried, key=lambda pair: (pair[2], -abs(pair[0] - built.k1) - abs(pair[1] - built.b)))
+    return TunedBm25(best[0], best[1], best[2], tried[0][2], len(cases), tuple(tried))
+
+
+def _written(
+    mode: QueryMode, search: CatalogQuerySearch, histories: Sequence[np.ndarray], tell: TuningProgress
+) -> list[list[Query]]:
+    """The queries of each user."""
+    defaults = mode.defaults
+    queries: list[list[Query]] = []
+    for begin in range(0, len(histories), _BATCH):
+        tell("writing queries", begin, len(histories))
+        requests = [
+            QueryRequest(
+                prompt=mode.spec.prompt(mode.speech, rows),
+                k=DEPTH,
+                queries=defaults.queries,
+                beam=max(defaults.beam, defaults.queries),
+                constraint=defaults.constraint,
+                exclude=rows,
+            )
+            for rows in histories[begin : begin + _BATCH]
+        ]
+        nothing = np.zeros(0, np.int64)
+        written = search.writer.write(requests, [nothing] * len(requests))
+        queries += [[Query(one.text, one.score) for one in own] for own in written]
+    tell("writing queries", len(histories), len(histories))
+    return queries
+
+
+def _ranked(
+    queries: Sequence[Sequence[Query]],
+    histories: Sequence[np.ndarray],
+    index: ItemIndex,
+    k1: float,
+    b: float,
+) -> Int32Array:
+    """int32[C, DEPTH], -1 where the queries found fewer."""
+    ranked = np.full((len(queries), DEPTH), -1, np.int32)
+    found = ground(queries, index.bm25_scored_by(k1, b), DEPTH, exclude=histories)
+    for case, one in enumerate(found):
+        ranked[case, : len(one.rows)] = one.rows
+    return ranked
