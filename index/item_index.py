@@ -21,6 +21,7 @@ from index.catalog import Catalog
 from index.errors import IndexFormatError
 from index.item_rules import ItemRules
 from index.item_vectors import FusedVectors, load_item_vectors
+from index.lexicon import Lexicon
 from index.semantic_ids import Codebooks, load_codebooks
 from index.text_encoders import TextEncoder, load_encoder
 from index.trie import ARRAY_NAMES, TokenTrie
@@ -30,6 +31,7 @@ SEMANTIC_ID: Final = "semantic_id"
 """Name of the trie of semantic IDs, and of the task that generates them."""
 
 REMOVED = "removed"
+LEXICON = "lexicon"
 
 
 _NOTHING = np.zeros(0, np.int32)
@@ -62,6 +64,8 @@ class ItemIndex:
     """int32[M], ascending: catalog rows no search may return. They keep their codes and stay in the trie until
     :func:`index.maintenance.compact`, so a history may name them and no other item's score changes."""
     changes: Changes = Changes()
+    lexicon: Lexicon | None = None
+    """Of all titles, those of removed items too. None where it has not been made yet: saving makes it."""
 
     @cached_property
     def rules(self) -> ItemRules:
@@ -133,6 +137,14 @@ class ItemIndex:
         self.encoder.save(files / "text_encoder")
         save_array(files, "trained_events", self.trained_events)
         save_array(files, REMOVED, self.removed)
+        (files / LEXICON).mkdir()
+        (self.lexicon or Lexicon.build(self.catalog.titles)).save(files / LEXICON)
+
+    def titles(self) -> Lexicon:
+        """The titles of what may be recommended, to be found by what people type."""
+        if self.lexicon is None:
+            return Lexicon.build(self.catalog.titles, skip=self.removed)
+        return self.lexicon.without(self.removed)
 
 
 def load_index(path: Path, *, verify: bool = False) -> ItemIndex:
@@ -160,6 +172,9 @@ def index_of(artifact: Artifact) -> ItemIndex:
     if "removed" in manifest:  # an index of an earlier version knows no removal
         removed = np.asarray(load_array(files, REMOVED), np.int32)
         _check_removed(removed, manifest["removed"], len(catalog), files)
+    lexicon = None  # nor does it have a lexicon
+    if any(name.startswith(f"{LEXICON}/") for name in _index_files(artifact)):
+        lexicon = Lexicon.load(files / LEXICON, len(catalog))
     return ItemIndex(
         catalog=catalog,
         trie=trie,
@@ -172,7 +187,14 @@ def index_of(artifact: Artifact) -> ItemIndex:
         settings=manifest["index_settings"],
         removed=removed,
         changes=Changes(**manifest.get("changes", {})),
+        lexicon=lexicon,
     )
+
+
+def _index_files(artifact: Artifact) -> list[str]:
+    """Names of the index's files that the manifest vouches for, in a bundle as in an index."""
+    prefix = "index/" if artifact.kind == "bundle" else ""
+    return [name.removeprefix(prefix) for name in artifact.manifest["files"] if name.startswith(prefix)]
 
 
 def _check_removed(removed: IntArray, count: int, items: int, files: Path) -> None:

@@ -1,9 +1,9 @@
 """Lexicon: from what a person types to items: exact titles, completion, and other spellings.
 
-Titles are *folded* (case, accents and punctuation do not matter). Folded titles and their words are kept in
-marisa tries, which hold a million titles in some twenty megabytes; beside each lies the order of its keys, so
-that a prefix is one range of ranks found by bisection, and the items below it are one slice of an array. This
-module knows titles and rows, no model and no file.
+Titles are *folded* (case, accents and punctuation do not matter). Folded titles and their words are kept as sorted
+bytes, so that a prefix is one range of ranks found by bisection, and the items below it are one slice of an array.
+Everything is a flat array: an index carries its lexicon as files that are mapped into memory, where making it of a
+million titles takes ten seconds. This module knows titles and rows, no model.
 """
 
 from __future__ import annotations
@@ -13,18 +13,22 @@ import unicodedata
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice, product
-from typing import Any
+from functools import cached_property
+from itertools import islice, pairwise, product
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
-from index.errors import require
+from index.artifact import load_array, save_array
+from index.errors import IndexFormatError
 from index.spelling import WordList
-from index.types import FloatArray, Int32Array, Int64Array, IntArray
+from index.types import BoolArray, FloatArray, Int32Array, Int64Array, IntArray
 
 _WORD = re.compile(r"[^\W_]+")
-_HIGHEST = "\U0010ffff"
+_HIGHEST = b"\xff"  # above every byte of UTF-8
+_ARRAYS = ("text", "starts", "offsets", "rows")
 _MOST_CORRECTED = 4  # misspelt words in one text that are corrected; beyond that a guess is worth nothing
 
 
@@ -46,53 +50,71 @@ def folded(text: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Postings:
-    """Keys in order of their code points, each with the rows it stands for."""
+    """K keys in order of their bytes in UTF-8, that of their code points; each with the rows it stands for."""
 
-    trie: Any  # marisa_trie.Trie: key ↔ its own id
-    id_at_rank: Int32Array  # [K] trie id of the key at each rank
-    rank_of_id: Int32Array  # [K]
+    text: npt.NDArray[np.uint8]  # all keys, one after the other
+    starts: Int64Array  # [K + 1] into text
     offsets: Int64Array  # [K + 1] into rows
     rows: Int32Array
 
     @classmethod
     def build(cls, pairs: pl.DataFrame) -> _Postings:
         """From columns ``key`` and ``row``, in any order."""
-        pairs = pairs.sort("key", "row")  # polars compares bytes of UTF-8: the order of code points
+        pairs = pairs.sort("key", "row")  # polars compares bytes of UTF-8
         lengths = pairs["key"].rle().struct.unnest()
-        keys = lengths["value"].to_list()
-        marisa_trie = require("marisa_trie", extra="serve", purpose="Finding items by title")
-        trie = marisa_trie.Trie(keys)
-        id_at_rank = np.fromiter((trie[key] for key in keys), np.int32, len(keys))
-        rank_of_id = np.empty_like(id_at_rank)
-        rank_of_id[id_at_rank] = np.arange(len(keys), dtype=np.int32)
+        keys = lengths["value"]
+        text = np.frombuffer("".join(keys.to_list()).encode(), np.uint8)
+        starts = np.concatenate([[0], np.cumsum(keys.str.len_bytes().to_numpy(), dtype=np.int64)])
         offsets = np.concatenate([[0], np.cumsum(lengths["len"].to_numpy(), dtype=np.int64)])
-        return cls(trie, id_at_rank, rank_of_id, offsets, pairs["row"].to_numpy())
+        return cls(text, starts, offsets, pairs["row"].to_numpy())
+
+    @classmethod
+    def load(cls, directory: Path, name: str, items: int) -> _Postings:
+        """What :meth:`save` wrote, mapped into memory.
+
+        Raises:
+            IndexFormatError: the arrays do not fit together or an index of ``items`` items.
+        """
+        text, starts, offsets, rows = (load_array(directory, f"{name}_{one}") for one in _ARRAYS)
+        fits = len(starts) == len(offsets) > 0 and starts[-1] == len(text) and offsets[-1] == len(rows)
+        if not fits or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < items):
+            raise IndexFormatError(
+                f"expected the {name} of {items} items in {directory}, got arrays that do not fit; rebuild the index"
+            )
+        places = (np.asarray(one, np.int64) for one in (starts, offsets))
+        return cls(np.asarray(text, np.uint8), *places, np.asarray(rows, np.int32))
+
+    def save(self, directory: Path, name: str) -> None:
+        """Four arrays."""
+        for one in _ARRAYS:
+            save_array(directory, f"{name}_{one}", getattr(self, one))
 
     def __len__(self) -> int:
-        return len(self.id_at_rank)
+        return len(self.starts) - 1
 
-    def key(self, rank: int) -> str:
+    def key(self, rank: int) -> bytes:
         """The key at a rank."""
-        key: str = self.trie.restore_key(int(self.id_at_rank[rank]))
-        return key
+        return self.text[self.starts[rank] : self.starts[rank + 1]].tobytes()
 
     def keys(self) -> list[str]:
         """All keys, in order."""
-        return [self.key(rank) for rank in range(len(self))]
+        text = self.text.tobytes()
+        starts = self.starts.tolist()
+        return [text[start:end].decode() for start, end in pairwise(starts)]
 
     def of(self, key: str) -> slice:
         """Where the rows of one key lie."""
-        number = self.trie.get(key)
-        if number is None:
+        wanted = key.encode()
+        rank = bisect_left(range(len(self)), wanted, key=self.key)
+        if rank == len(self) or self.key(rank) != wanted:
             return slice(0, 0)
-        rank = int(self.rank_of_id[number])
         return slice(int(self.offsets[rank]), int(self.offsets[rank + 1]))
 
     def below(self, prefix: str) -> slice:
         """Where the rows of all keys with this prefix lie."""
-        ranks = range(len(self))
-        low = bisect_left(ranks, prefix, key=self.key)
-        high = bisect_left(ranks, prefix + _HIGHEST, lo=low, key=self.key)
+        ranks, wanted = range(len(self)), prefix.encode()
+        low = bisect_left(ranks, wanted, key=self.key)
+        high = bisect_left(ranks, wanted + _HIGHEST, lo=low, key=self.key)
         return slice(int(self.offsets[low]), int(self.offsets[high]))
 
 
@@ -107,15 +129,18 @@ class Lexicon:
     """
 
     def __init__(
-        self, titles: _Postings, words: _Postings, popularity: FloatArray | None, count: int
+        self,
+        titles: _Postings,
+        words: _Postings,
+        count: int,
+        popularity: FloatArray | None = None,
+        hidden: BoolArray | None = None,
     ) -> None:
         self._titles = titles
         self._words = words
+        self._count = count
         self._popularity = popularity  # [N] by row
-        self._place = np.zeros(count, np.int64)  # [N] of every row in the order of titles
-        self._place[titles.rows] = np.arange(len(titles.rows))
-        spelled = words.keys()
-        self._spelling = WordList(spelled, np.diff(words.offsets))
+        self._hidden = hidden  # [N] by row: found by nothing
 
     @classmethod
     def build(
@@ -126,10 +151,7 @@ class Lexicon:
         Args:
             titles: N titles by row; an empty one is found by nothing.
             popularity: float[N], how completions are ordered, most popular first; by title where not given.
-            skip: rows to leave out, such as removed items.
-
-        Raises:
-            MissingDependencyError: marisa-trie is not installed.
+            skip: rows to leave out.
         """
         entries = pl.DataFrame(
             {"key": [folded(title) for title in titles], "row": np.arange(len(titles), dtype=np.int32)},
@@ -139,11 +161,35 @@ class Lexicon:
             entries = entries.filter(~np.isin(np.arange(len(titles)), skip))
         entries = entries.filter(pl.col("key") != "")
         words = entries.with_columns(pl.col("key").str.split(" ")).explode("key").unique()
-        return cls(_Postings.build(entries), _Postings.build(words), popularity, len(titles))
+        return cls(_Postings.build(entries), _Postings.build(words), len(titles), popularity)
+
+    @classmethod
+    def load(cls, directory: Path, items: int) -> Lexicon:
+        """What :meth:`save` wrote, mapped into memory.
+
+        Raises:
+            IndexFormatError: the files are no lexicon of so many items.
+        """
+        return cls(
+            _Postings.load(directory, "titles", items), _Postings.load(directory, "words", items), items
+        )
+
+    def save(self, directory: Path) -> None:
+        """Write arrays into a directory; popularity and what :meth:`without` hides are the caller's."""
+        self._titles.save(directory, "titles")
+        self._words.save(directory, "words")
+
+    def without(self, rows: IntArray) -> Lexicon:
+        """The same lexicon where some items, such as removed ones, are found by nothing."""
+        if not len(rows):
+            return self
+        hidden = np.zeros(self._count, bool) if self._hidden is None else self._hidden.copy()
+        hidden[rows] = True
+        return Lexicon(self._titles, self._words, self._count, self._popularity, hidden)
 
     def rows_of(self, title: str) -> list[int]:
         """Rows of the items with this title, up to folding, ascending."""
-        rows: list[int] = self._titles.rows[self._titles.of(folded(title))].tolist()
+        rows: list[int] = self._shown(self._titles, self._titles.of(folded(title))).tolist()
         return rows
 
     def complete(self, text: str, limit: int = 10) -> list[int]:
@@ -153,7 +199,7 @@ class Lexicon:
         short). Within both the most popular first, then by title, then by row.
         """
         wanted = folded(text)
-        first = self._titles.rows[self._titles.below(wanted)]
+        first = self._shown(self._titles, self._titles.below(wanted))
         found = self._best(first, limit)
         if len(found) < limit and wanted:
             others = np.setdiff1d(self._with_words(wanted.split()), first)
@@ -181,14 +227,30 @@ class Lexicon:
 
     def _is_known(self, word: str, *, is_last: bool) -> bool:
         part = self._words.below(word) if is_last else self._words.of(word)
-        return bool(part.stop > part.start)
+        return len(self._shown(self._words, part)) > 0
 
     def _with_words(self, words: list[str]) -> Int32Array:
         """int32: rows, ascending, of titles with all words; the last may be the beginning of one."""
-        rows: Int32Array = np.unique(self._words.rows[self._words.below(words[-1])])
+        rows: Int32Array = np.unique(self._shown(self._words, self._words.below(words[-1])))
         for word in words[:-1]:
             rows = np.intersect1d(rows, self._words.rows[self._words.of(word)], assume_unique=True)
         return rows
+
+    def _shown(self, postings: _Postings, part: slice) -> Int32Array:
+        """int32: the rows of a part that are not hidden, in their order."""
+        rows = postings.rows[part]
+        return rows if self._hidden is None else rows[~self._hidden[rows]]
+
+    @cached_property
+    def _place(self) -> Int64Array:
+        """int64[N]: of every row in the order of titles."""
+        place = np.zeros(self._count, np.int64)
+        place[self._titles.rows] = np.arange(len(self._titles.rows))
+        return place
+
+    @cached_property
+    def _spelling(self) -> WordList:
+        return WordList(self._words.keys(), np.diff(self._words.offsets))
 
     def _best(self, rows: Int32Array, limit: int) -> list[int]:
         """The most popular of ``rows``, which come in the order of titles."""

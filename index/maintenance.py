@@ -97,6 +97,7 @@ def add_items(index: ItemIndex, items: Catalog) -> ItemIndex:
             cooccurrence=np.concatenate([index.vectors.cooccurrence, unseen]),
         ),
         bm25=_bm25(catalog, removed, index.bm25.settings),
+        lexicon=None,
         removed=removed,
         changes=replace(
             index.changes,
@@ -168,6 +169,7 @@ def compact(index: ItemIndex) -> ItemIndex:
         trie=build_trie(level_tokens(index.codes[keep], index.level_sizes)),
         vectors=_rows_of(index.vectors, keep),
         bm25=_bm25(catalog, index.removed[:0], index.bm25.settings),
+        lexicon=None,
         removed=index.removed[:0],
         changes=replace(
             index.changes,

@@ -49,6 +49,7 @@ class Engine:
         queue_size: requests that may wait.
         max_batch: requests searched together at most.
         usual_timeout: seconds that a request has where nothing else is known of it.
+        hang_timeout: seconds after which one turn of all searches counts as hung.
         metrics: where it is counted.
     """
 
@@ -60,6 +61,7 @@ class Engine:
         queue_size: int = 256,
         max_batch: int = 16,
         usual_timeout: float = 10.0,
+        hang_timeout: float = 60.0,
         metrics: Metrics | None = None,
     ) -> None:
         self.metrics = metrics or Metrics()
@@ -68,6 +70,8 @@ class Engine:
         self._queue_size = queue_size
         self._max_batch = max_batch
         self._usual_timeout = usual_timeout
+        self._hang_timeout = hang_timeout
+        self._turn_since: float | None = None  # time.monotonic(); None between two turns
         self._waiting: deque[Waiting] = deque()
         self._changed = Condition()
         self._reloading = Lock()
@@ -87,6 +91,12 @@ class Engine:
     def ready(self) -> bool:
         """Whether a request would be answered."""
         return not self._closed and self._thread.is_alive()
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the engine has been in one turn for longer than any turn takes: nobody gets an answer any more."""
+        since = self._turn_since
+        return since is not None and time.monotonic() - since > self._hang_timeout
 
     async def recommend(
         self,
@@ -252,7 +262,7 @@ class Engine:
             taken = self._take(room, wait=not lanes)
             if taken is None and not lanes:
                 return
-            started = time.monotonic()
+            self._turn_since = started = time.monotonic()
             self._admit(taken or [], lanes)
             if taken:
                 self.metrics.prompts_read(self._live.prompt_caches)
@@ -261,6 +271,7 @@ class Engine:
                 del lanes[key]
             hand_over(self._outcomes)
             self._outcomes = []
+            self._turn_since = None
             busy += time.monotonic() - started
             if answered:
                 self._pace.measured(busy, answered)

@@ -58,7 +58,7 @@ class LiveBundle:
         recommender = Recommender(bundle.index, modes=modes_of(bundle, decoders))
         live = cls(
             recommender,
-            lexicon_of(recommender),
+            bundle.index.titles(),
             f"{path.resolve().name}@{bundle.artifact.content_hash[:_SHORT]}",
             str(bundle.artifact.manifest["catalog_fingerprint"])[:_SHORT],
             prompt_caches=tuple(caches),
@@ -75,9 +75,3 @@ class LiveBundle:
         for history in ([], ids[:3]):
             for mode in self.recommender.modes:
                 self.recommender.recommend(history, k=min(10, len(ids)), mode=cast(Mode, mode))
-
-
-def lexicon_of(recommender: Recommender) -> Lexicon:
-    """The titles of what may be answered; removed items are left out."""
-    index = recommender.index
-    return Lexicon.build(index.catalog.titles, skip=index.removed)

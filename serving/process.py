@@ -71,6 +71,7 @@ def engine_of(settings: Settings, bundle: Path) -> Engine:
         queue_size=settings.queue_size,
         max_batch=settings.max_batch,
         usual_timeout=settings.default_timeout_ms / 1000,
+        hang_timeout=settings.hang_timeout_s,
     )
 
 

@@ -58,6 +58,8 @@ class Settings(BaseModel):
 
     workers: Positive = 1
     """Processes that serve; each has the model's own memory and an engine thread, they share the index's files."""
+    hang_timeout_s: Annotated[float, Field(ge=1)] = 60.0
+    """A worker that gives no sign of life for so long is ended and started again; no search step takes that long."""
     queue_size: Positive = 256
     """Requests that may wait in a worker; one more gets 429."""
     max_batch: Positive = 16

@@ -1,4 +1,4 @@
-"""The supervisor: starts workers on one listening socket, starts those again that die, and lets all reload together.
+"""The supervisor: starts workers on one socket, starts those again that die or hang, and lets all reload together.
 
 It holds no model and answers no client. A reload has two halves. First every worker, one after the other, loads and
 warms what is on disk while the others have the cores; only when all have done so do they swap, within a moment of
@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ class _Worker:
     refusal: str = ""  # why it will never
     asked: asyncio.Future[Message | None] | None = None
     is_gone: bool = False
+    heard: float = field(default_factory=time.monotonic)  # its last sign of life
 
     def ask(self, message: Message) -> asyncio.Future[Message | None]:
         """What it says once it has done so; None where it dies first."""
@@ -106,9 +107,11 @@ class Supervisor:
             async with asyncio.TaskGroup() as keepers:
                 for _ in range(self._settings.workers):
                     keepers.create_task(self._keep())
+                watch = keepers.create_task(self._watch())
                 await self._stopping.wait()
                 self._listener.close()  # the workers have theirs: with the last of them nobody gets through
                 await self._stop()
+                watch.cancel()
         except* WorkersFailed as failures:
             raise failures.exceptions[0] from None
         finally:
@@ -169,10 +172,13 @@ class Supervisor:
         """Listen to a worker until it has ended; its exit code."""
         try:
             while (message := await worker.link.receive()) is not None:
+                worker.heard = time.monotonic()
                 if message.kind == "ready":
                     self._on_ready(worker, message)
                 elif message.kind == "failed":
                     worker.refusal = message.text
+                elif message.kind == "alive":
+                    pass  # has been heard
                 elif message.kind == "wish":
                     self._spawn(self._grant(worker, message))
                 else:
@@ -185,6 +191,21 @@ class Supervisor:
             worker.answer(None)
             worker.link.close()
             mark_process_dead(worker.process.pid, str(self._metrics))  # type: ignore[no-untyped-call]
+
+    async def _watch(self) -> None:
+        """End workers that serve and give no sign of life any more; they are started again like any that died."""
+        while True:
+            looked = time.monotonic()
+            await asyncio.sleep(1)
+            now = time.monotonic()
+            overslept = now - looked - 1  # the machine slept, or we did: no silence of theirs
+            for worker in self._workers:
+                worker.heard += overslept
+                if worker.model and now - worker.heard > self._settings.hang_timeout_s:
+                    facts = {"worker": worker.process.pid, "silent_s": round(now - worker.heard, 1)}
+                    logger.error("worker_hung", extra={"facts": facts})
+                    worker.model = ""  # said once
+                    worker.process.kill()
 
     def _on_ready(self, worker: _Worker, message: Message) -> None:
         worker.model = message.model

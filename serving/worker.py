@@ -25,6 +25,8 @@ from serving.process import BACKLOG, engine_of, server_of
 from serving.settings import Settings
 from serving.worker_link import Kind, Link, Message
 
+BEAT_S = 0.5  # between two signs of life
+
 
 class _SharedListener(socket.socket):
     """A socket that other workers listen on too: nobody may shorten its queue."""
@@ -105,9 +107,11 @@ class Worker:
             self._send("done", self._prepared)
 
     async def _watch(self, server: uvicorn.Server) -> None:
-        """A worker whose engine has died must not go on taking requests: the supervisor starts another."""
+        """Give signs of life; end where the engine has died, so that the supervisor starts another worker."""
         while self._engine.ready:
-            await asyncio.sleep(1)
+            if not self._engine.hangs:
+                self._send("alive")
+            await asyncio.sleep(BEAT_S)
         if not server.should_exit:
             logger.error("engine_died")
             server.should_exit = True

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 Kind: TypeAlias = Literal[
     "ready",  # worker: answers, with this model
     "failed",  # worker: cannot serve the bundle, and ends
+    "alive",  # worker: its event loop turns and its engine does not hang
     "wish",  # worker: a client asked for a reload
     "outcome",  # supervisor: what came of the wish with this id
     "prepare",  # supervisor: load and warm what is on disk now

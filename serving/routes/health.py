@@ -38,6 +38,8 @@ async def ready(request: Request) -> Response:
     engine: Engine = request.app.state.engine
     if not engine.ready:
         raise NotReady("no model answers: the server is starting or stopping")
+    if engine.hangs:
+        raise NotReady("no model answers: a search has been at one step for too long; restart the process")
     return reply(schemas.ReadyResponse(ready=True))
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from index.errors import IndexFormatError
 from index.lexicon import Lexicon, folded
 from index.spelling import WordList, edit_distances, slips_allowed
 
@@ -172,3 +173,33 @@ def test_words_of_any_length_can_be_asked(word):
     known = ["b" * 24, "b" * 23, "c" * 40]
     expected = ["b" * 24, "b" * 23] if len(word) == 24 else []
     assert WordList(known, np.ones(3, int)).near(word, 3) == expected
+
+
+@settings(deadline=None)
+@given(titles, words, st.lists(st.integers(0, 24), max_size=8))
+def test_a_saved_lexicon_finds_the_same_and_hides_what_it_is_told(tmp_path_factory, catalog, typed, hidden):
+    hidden = np.unique([row for row in hidden if row < len(catalog)]).astype(np.int64)
+    folder = tmp_path_factory.mktemp("lexicon")
+    Lexicon.build(catalog).save(folder)
+    loaded, built = Lexicon.load(folder, len(catalog)).without(hidden), Lexicon.build(catalog, skip=hidden)
+    for limit in (1, 3, 30):
+        assert loaded.complete(typed, limit) == built.complete(typed, limit)
+    for title in [*catalog, typed]:
+        assert loaded.rows_of(title) == built.rows_of(title)
+    found = loaded.did_you_mean(
+        typed
+    )  # may lack one, never holds one more: near words of hidden titles take places
+    assert set(found) <= set(Lexicon.build(catalog).did_you_mean(typed)) | set(built.did_you_mean(typed))
+    assert all(built.complete(one, 1) for one in found)
+
+
+def test_files_that_are_no_lexicon_are_refused(tmp_path):
+    Lexicon.build(TITLES).save(tmp_path)
+    with pytest.raises(IndexFormatError, match="the titles of 3 items"):
+        Lexicon.load(tmp_path, 3)
+    np.save(tmp_path / "words_starts.npy", np.zeros(2, np.int64))
+    with pytest.raises(IndexFormatError, match="arrays that do not fit"):
+        Lexicon.load(tmp_path, len(TITLES))
+    (tmp_path / "words_text.npy").unlink()
+    with pytest.raises(IndexFormatError, match="rebuild the artifact"):
+        Lexicon.load(tmp_path, len(TITLES))

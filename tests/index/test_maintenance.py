@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -256,6 +257,31 @@ def test_an_index_saved_before_removal_existed_still_opens(index, tmp_path):
         index.save_files(files)
         (files / "removed.npy").unlink()
     assert load_index(tmp_path / "old.index").removed.tolist() == []
+
+
+def test_a_lexicon_comes_with_the_index_and_follows_its_changes(index, tmp_path):
+    index.save(tmp_path / "toy.index")
+    loaded = load_index(tmp_path / "toy.index", verify=True)
+    title = index.catalog.titles[3]
+    assert loaded.lexicon is not None
+    assert 3 in loaded.titles().rows_of(title)
+    gone = remove_items(loaded, ["i3"])
+    assert gone.lexicon is loaded.lexicon  # a mask, nothing is made anew
+    assert 3 not in gone.titles().rows_of(title)
+    more = add_items(gone, new_items())
+    more.save(tmp_path / "more.index")
+    assert load_index(tmp_path / "more.index").titles().rows_of("the ZEBRA comedy") == [ITEMS]
+    small = compact(more)
+    assert small.titles().rows_of("the zebra comedy") == [ITEMS - 1]
+
+
+def test_an_index_saved_before_lexicons_were_still_opens(index, tmp_path):
+    with writing_artifact(tmp_path / "old.index", "index", index.manifest()) as files:
+        index.save_files(files)
+        shutil.rmtree(files / "lexicon")
+    old = load_index(tmp_path / "old.index", verify=True)
+    assert old.lexicon is None
+    assert old.titles().complete("", 50) == index.titles().complete("", 50)
 
 
 def test_what_was_trained_on_is_known_as_such_after_any_change():

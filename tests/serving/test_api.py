@@ -15,7 +15,7 @@ from genrec.tasks import TaskDefaults
 from genrec.wishes import Wishes
 from index.errors import IndexFormatError
 from index.maintenance import remove_items
-from serving.live_bundle import LiveBundle, lexicon_of
+from serving.live_bundle import LiveBundle
 from serving.logs import JsonLines
 from tests.fake_decoder import FakeDecoder
 from tests.serving.toy_server import CATALOG, MODEL, Server, index_of_toys, toy_live
@@ -249,7 +249,7 @@ def test_one_item(client):
 def test_removed_items_can_be_looked_up_and_are_never_found():
     index = remove_items(index_of_toys(), ["i6"])
     recommender = Recommender(index, FakeDecoder(sum(index.level_sizes)), TaskDefaults(beam=5))
-    with Server(LiveBundle(recommender, lexicon_of(recommender), MODEL, CATALOG)) as client:
+    with Server(LiveBundle(recommender, recommender.index.titles(), MODEL, CATALOG)) as client:
         assert client.get("/v1/items/i6").json()["removed"] is True
         assert client.get("/v1/items", params={"prefix": "the night horror"}).json()["data"] == []
         assert "i6" not in ids(client.post(ASK, json={"history": [], "num_results": ITEMS}).json())

@@ -328,3 +328,21 @@ def test_who_would_wait_too_long_for_their_time_is_refused_at_once():
         assert all(one.recommendation.items for one in await asyncio.gather(running, *waiting, patient))
 
     run(engine, story())
+
+
+def test_a_search_that_does_not_come_back_is_noticed():
+    engine, decoder = gated(hang_timeout=0.05)
+
+    async def story() -> None:
+        assert not engine.hangs
+        decoder.gate.clear()
+        running = asyncio.ensure_future(engine.recommend([], PLAIN))
+        await entered(decoder)
+        await asyncio.sleep(0.1)
+        assert engine.hangs
+        decoder.gate.set()
+        await running
+        await asyncio.sleep(0.05)  # the answer is there a moment before the turn ends
+        assert not engine.hangs
+
+    run(engine, story())

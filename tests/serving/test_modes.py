@@ -8,7 +8,7 @@ import pytest
 
 from genrec.recommender import Recommender
 from genrec.wishes import Wishes
-from serving.live_bundle import LiveBundle, lexicon_of
+from serving.live_bundle import LiveBundle
 from tests.serving.toy_server import CATALOG, MODEL, Server, index_of_toys
 from tests.toy_text import toy_recommender
 
@@ -16,7 +16,7 @@ ASK = "/v1/recommendations"
 
 
 def live_of(recommender: Recommender) -> LiveBundle:
-    return LiveBundle(recommender, lexicon_of(recommender), MODEL, CATALOG)
+    return LiveBundle(recommender, recommender.index.titles(), MODEL, CATALOG)
 
 
 @pytest.fixture(scope="module")

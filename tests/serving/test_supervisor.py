@@ -26,7 +26,7 @@ from tests.serving.toy_server import index_of_toys
 ASK = "/v1/recommendations"
 JSON = {"content-type": "application/json"}
 BODY = {"history": ["i1", "i5"], "num_results": 5}
-ADMIN = {"GENREC_ADMIN_KEYS": "the-key-of-an-admin"}
+ADMIN = {"GENREC_ADMIN_KEYS": "the-key-of-an-admin", "GENREC_HANG_TIMEOUT_S": "8"}
 AS_ADMIN = {"authorization": "Bearer the-key-of-an-admin"}
 
 
@@ -156,6 +156,11 @@ def test_a_killed_worker_comes_back_and_the_end_is_in_order(service):
         'genrec_http_requests_total{method="POST",route="/v1/recommendations",status="200"}'
     )
     assert asked == len(status)  # every answer is counted once, whoever gave it
+    os.kill(other, signal.SIGSTOP)  # it lives, holds its connections and does nothing
+    service.until(lambda: len(service.pids()) == 4)
+    (hung,) = service.events("worker_hung")
+    assert hung["worker"] == other
+    assert service.ask()[0] == 200
     # Told to stop, it answers what it has taken.
     slow = [http.client.HTTPConnection("127.0.0.1", service.port, timeout=30) for _ in range(4)]
     content = json.dumps(BODY).encode()

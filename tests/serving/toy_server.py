@@ -20,7 +20,7 @@ from genrec.tasks import TaskDefaults
 from index.item_index import ItemIndex
 from serving.app import create_app
 from serving.engine import Engine, Loader
-from serving.live_bundle import LiveBundle, lexicon_of
+from serving.live_bundle import LiveBundle
 from serving.process import server_of
 from serving.settings import Settings
 from tests.fake_decoder import FakeDecoder
@@ -54,7 +54,7 @@ def toy_live(decoder: Any = None, model: str = MODEL) -> LiveBundle:
     index = index_of_toys()
     decoder = decoder or FakeDecoder(sum(index.level_sizes))
     recommender = Recommender(index, decoder, TaskDefaults(beam=5))
-    return LiveBundle(recommender, lexicon_of(recommender), model, CATALOG)
+    return LiveBundle(recommender, index.titles(), model, CATALOG)
 
 
 class Server:
