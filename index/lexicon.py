@@ -81,8 +81,12 @@ class _Postings:
             raise IndexFormatError(
                 f"expected the {name} of {items} items in {directory}, got arrays that do not fit; rebuild the index"
             )
-        places = (np.asarray(one, np.int64) for one in (starts, offsets))
-        return cls(np.asarray(text, np.uint8), *places, np.asarray(rows, np.int32))
+        return cls(
+            np.asarray(text, np.uint8),
+            np.asarray(starts, np.int64),
+            np.asarray(offsets, np.int64),
+            np.asarray(rows, np.int32),
+        )
 
     def save(self, directory: Path, name: str) -> None:
         """Four arrays."""
