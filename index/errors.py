@@ -12,6 +12,7 @@
     ├── DecoderError           (RuntimeError) a model that does not fit its index
     ├── TrainingError          (RuntimeError) a training run that cannot start, go on or resume
     ├── EndpointError          (RuntimeError) a model behind a network that does not answer as it should
+    ├── BatchError             (RuntimeError) a batch job that cannot start, go on or resume
     ├── LeakageError           (RuntimeError) evaluation on data the bundle has been trained on
     └── MissingDependencyError (ImportError)  an optional extra that is not installed
 
@@ -63,6 +64,10 @@ class TrainingError(GenrecError, RuntimeError):
 
 class EndpointError(GenrecError, RuntimeError):
     """A text endpoint refuses, is not reached, or does not answer in the form it should."""
+
+
+class BatchError(GenrecError, RuntimeError):
+    """A batch job cannot start, go on, or resume."""
 
 
 class LeakageError(GenrecError, RuntimeError):

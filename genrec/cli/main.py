@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 import typer
 
 import genrec
-from genrec.cli import bench, demo, doctor, evaluate, export, index, recommend, train, tune
+from genrec.cli import batch, bench, demo, doctor, evaluate, export, index, recommend, train, tune
 from genrec.cli.output import remark
 from index.errors import GenrecError
 
@@ -30,7 +30,7 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     train.train: "genrec train --index runs/movies.index --interactions ratings.csv --out runs/movies --minutes 15",
     recommend.recommend: "genrec recommend runs/movies --history 1,32,50 -k 5 --where 'year >= 1990'",
     evaluate.evaluate: "genrec evaluate runs/movies --interactions ratings.csv --split leave-one-out --json",
-    tune.tune: "genrec tune runs/movies --interactions ratings.csv",
+from genrec.cli import batch, bench, demo, doctor, evaluate, export, index, recommend, train, tune
     export.export: "genrec export runs/movies --int8",
     demo.demo: "genrec demo --out runs/demo",
     doctor.doctor: "genrec doctor --json",

@@ -11,6 +11,7 @@ import typer
 
 from genrec.cli.options import JsonFlag, QuietFlag, Verify
 from genrec.cli.output import Stages, answers, print_json, print_table, remark, stages
+from genrec.cli.wish_options import MaxPer, ids_of, limits_of
 from genrec.leaf_search import LeafSearch
 from genrec.modes import QueryMode
 from genrec.recommender import Recommendation, RecommendedItem, Recommender
@@ -51,10 +52,7 @@ def recommend(
     exclude: Annotated[
         str, typer.Option(help="Item ids never to return, separated by commas.", metavar="IDS")
     ] = "",
-    max_per: Annotated[
-        list[str] | None,
-        typer.Option(help="At most so many items per value of a field; may be repeated.", metavar="FIELD=M"),
-    ] = None,
+    max_per: MaxPer = None,
     diversity: Annotated[
         float | None,
         typer.Option(
@@ -84,17 +82,17 @@ def recommend(
     For example: genrec recommend runs/movies --history 1,32,50 --mode title -k 5
     """
     recommender = Recommender.load(bundle, verify=verify, modes=None if mode is None else [mode])
-    ids = _split(history)
+    ids = ids_of(history)
     wishes = Wishes(
         k=k,
         beam=beam,
         normalize=normalize,
         exclude_seen=not include_seen,
         where=where,
-        exclude=_split(exclude),
+        exclude=ids_of(exclude),
         exact=exact,
         max_expansions=max_expansions,
-        max_per=_limits(max_per or []),
+        max_per=limits_of(max_per or []),
         diversity=None if diversity is None else Diversity(groups, diversity),
         mode=mode,
         queries=queries,
@@ -179,23 +177,6 @@ def _show_queries(answer: Recommendation) -> None:
     columns = ("", "id", "title", "query", "words in common", "BM25")
     print_table("Found by them", columns, found, numbers_from=5)
     answers.print(f"beam {answer.beam}, {counted(answer.model_calls, 'model call')}")
-
-
-def _split(ids: str) -> list[str]:
-    return [part.strip() for part in ids.split(",") if part.strip()]
-
-
-def _limits(max_per: list[str]) -> dict[str, int]:
-    limits = {}
-    for one in max_per:
-        field, _, limit = one.rpartition("=")
-        if not field.strip() or not limit.strip().isdecimal() or not int(limit):
-            raise typer.BadParameter(
-                f"expected FIELD=M with M of at least 1, such as genre=2, got {one!r}",
-                param_hint="'--max-per'",
-            )
-        limits[field.strip()] = int(limit)
-    return limits
 
 
 def _weight(item: RecommendedItem) -> str:
