@@ -30,7 +30,8 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     train.train: "genrec train --index runs/movies.index --interactions ratings.csv --out runs/movies --minutes 15",
     recommend.recommend: "genrec recommend runs/movies --history 1,32,50 -k 5 --where 'year >= 1990'",
     evaluate.evaluate: "genrec evaluate runs/movies --interactions ratings.csv --split leave-one-out --json",
-from genrec.cli import batch, bench, demo, doctor, evaluate, export, index, recommend, train, tune
+    batch.batch: "genrec batch runs/movies --input users.parquet --out recs.parquet --where 'year >= 1990'",
+    tune.tune: "genrec tune runs/movies --interactions ratings.csv",
     export.export: "genrec export runs/movies --int8",
     demo.demo: "genrec demo --out runs/demo",
     doctor.doctor: "genrec doctor --json",
