@@ -15,9 +15,13 @@ import numpy as np
 from index.errors import RequestError
 from index.types import Float64Array
 
-ArrivalKind: TypeAlias = Literal["poisson", "constant"]
+ArrivalKind: TypeAlias = Literal["poisson", "constant", "gamma"]
 """``poisson``: independent users, exponential gaps; what a service meets. ``constant``: equal gaps; easier on a
-server than users are, so a report must say so."""
+server than users are, so a report must say so. ``gamma``: gaps of a gamma distribution; with a shape below 1
+requests come in bursts, with 1 it is ``poisson``."""
+
+BURSTY = 0.5
+"""Usual shape of ``gamma``: gaps deviate by 1.4 times their mean."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,14 +36,21 @@ class Arrivals:
         return len(self.at)
 
 
-def arrivals(kind: ArrivalKind, rate: float, count: int, seed: int = 0) -> Arrivals:
+def arrivals(kind: ArrivalKind, rate: float, count: int, seed: int = 0, *, shape: float = BURSTY) -> Arrivals:
     """Plan ``count`` requests at exactly this rate.
 
     A Poisson plan is one that happened to have so many requests in its time (uniform moments in order): a draw of
     thirty gaps is a fifth faster or slower than its rate, and would try a service at a rate nobody asked for.
 
+    Args:
+        kind: how gaps vary.
+        rate: requests a second.
+        count: requests.
+        seed: of the gaps.
+        shape: of ``gamma``.
+
     Raises:
-        RequestError: no positive rate or no request.
+        RequestError: no positive rate or shape, no request, or an unknown kind.
     """
     if not (np.isfinite(rate) and rate > 0) or count < 1:
         raise RequestError(f"expected a rate above 0 and at least one request, got {rate:g} and {count}")
@@ -47,7 +58,11 @@ def arrivals(kind: ArrivalKind, rate: float, count: int, seed: int = 0) -> Arriv
         gaps = np.full(count - 1, 1 / rate)
     elif kind == "poisson":
         gaps = np.random.default_rng(seed).exponential(1 / rate, count - 1)
+    elif kind == "gamma":
+        if not (np.isfinite(shape) and shape > 0):
+            raise RequestError(f"expected a shape of arrivals above 0, got {shape:g}")
+        gaps = np.random.default_rng(seed).gamma(shape, 1 / (rate * shape), count - 1)
     else:
-        raise RequestError(f"expected arrivals 'poisson' or 'constant', got {kind!r}")
+        raise RequestError(f"expected arrivals 'poisson', 'constant' or 'gamma', got {kind!r}")
     at = np.concatenate([[0.0], np.cumsum(gaps)])
     return Arrivals(kind, rate, at if count == 1 else at * ((count - 1) / rate / at[-1]))

@@ -3,18 +3,21 @@
 One request at a time runs the path of :class:`~genrec.recommender.Recommender`: seen items and filter become
 allowed ranks, the search walks the trie, ranks become items. All scenarios take turns on every history, in an
 order that rotates, so that whatever disturbs the machine disturbs all of them. Filters keep random items: a
-random filter is the hardest of its size, it cuts into every branch.
+random filter is the hardest of its size, it cuts into every branch. Catalogs of other sizes are made of the
+bundle's own (:mod:`genrec.bench.catalog_sizes`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from genrec.bench.catalog_sizes import SizedTrie, trie_of_size
 from genrec.bench.measurement import no_collector, peak_above, start_of_peak
 from genrec.bench.percentiles import Summary
 from genrec.bench.request_histories import RequestHistories
@@ -53,6 +56,8 @@ class DecodeSettings:
     kept: tuple[float, ...] = (0.5, 0.01, 0.0001)  # shares of the catalog that filters keep
     where: str | None = None  # a filter of the user's own
     exact: bool = True  # also measure proven answers
+    sizes: tuple[int, ...] = ()  # items of the catalog, beside its own
+    grid: bool = False  # every beam with every length and every size, beside varying one thing at a time
     seconds: float | None = None  # stop after so long, with what was measured by then
     seed: int = 0
 
@@ -69,6 +74,7 @@ class Scenario:
     where: str | None = None  # the filter in words, where it has any
     items_allowed: int | None = None  # by the filter
     exact: bool = False
+    sized: SizedTrie | None = None  # the trie walked; None for the bundle's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,8 @@ class ScenarioResult:
             "beam": one.beam,
             "history_items": one.history_items,
             "where": one.where,
+            "items": None if one.sized is None else len(one.sized.trie),
+            "items_from": None if one.sized is None else one.sized.source,
             "items_allowed": one.items_allowed,
             "exact": one.exact,
             "wall_ms": self.whole("wall").as_json(),
@@ -137,7 +145,12 @@ class ScenarioResult:
             "certified_share": None if certified is None else round(certified, 5),
             "state_kb": round(self.mean("state_bytes") / 1024, 2),
             "peak_mb": None if self.peak_mb is None else round(self.peak_mb, 2),
+            "samples": {clock: self.samples(clock) for clock in ("wall_ms", "cpu_ms")},
         }
+
+    def samples(self, clock: Literal["wall_ms", "cpu_ms"]) -> list[float]:
+        """Milliseconds of every request, in their order: what a comparison with another run stands on."""
+        return [round(1e3 * float(getattr(one, clock[:-3]).sum()), 3) for one in self.decoded]
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +177,9 @@ def measure_decode(
 
     Raises:
         FilterError: ``settings.where`` is no filter over this catalog.
+        IdentifierError: a catalog of a size asked for cannot be made.
     """
+    progress("catalogs of other sizes", 0, 1)
     plan = scenarios(index, defaults, histories, settings)
     one_request = _OneRequest(index, TimedDecoder(decoder), defaults, settings.k)
     held = start_of_peak()
@@ -192,10 +207,11 @@ def measure_decode(
 def scenarios(
     index: ItemIndex, defaults: TaskDefaults, histories: RequestHistories, settings: DecodeSettings
 ) -> list[Scenario]:
-    """The sweep: beams, history lengths, filters, proof. Each varies one thing of the bundle's defaults.
+    """The sweep: beams, history lengths, filters, proof, sizes. Each varies one thing of the bundle's defaults.
 
     Raises:
         FilterError: ``settings.where`` is no filter over this catalog.
+        IdentifierError: a catalog of a size asked for cannot be made.
     """
     rng = np.random.default_rng((settings.seed, 1))
     rules = ItemRules(index.catalog, index.trie, index.removed)
@@ -216,7 +232,33 @@ def scenarios(
         plan.append(_filtered("filter --where", beam, histories, index, asked_for, settings.where))
     if settings.exact:
         plan.append(Scenario("exact", beam, histories.rows, bitmap=everything, exact=True))
-    return plan
+    sized = {items: trie_of_size(index, items, rng) for items in settings.sizes}
+    plan += [Scenario(f"{items:,} items", beam, histories.rows, sized=one) for items, one in sized.items()]
+    return plan + (_grid(beams, everything, histories, sized, settings, rng) if settings.grid else [])
+
+
+def _grid(
+    beams: Sequence[int],
+    everything: RankBitmap | None,
+    histories: RequestHistories,
+    sized: Mapping[int, SizedTrie],
+    settings: DecodeSettings,
+    rng: np.random.Generator,
+) -> list[Scenario]:
+    """Beams, history lengths and catalog sizes, all with all; where no size is asked for, the bundle's own."""
+    asked = {items: histories.of_length(items, rng) for items in settings.lengths}
+    tries: Mapping[int, SizedTrie | None] = sized or {0: None}
+    return [
+        Scenario(
+            f"beam {beam}, history {items}" + (f", {size:,} items" if size else ""),
+            beam,
+            asked[items],
+            items,
+            bitmap=None if size else everything,
+            sized=tries[size],
+        )
+        for beam, items, size in product(beams, settings.lengths, tries)
+    ]
 
 
 def random_filter(index: ItemIndex, share: float, rng: np.random.Generator) -> RankBitmap:
@@ -254,14 +296,17 @@ class _OneRequest:
         self._index, self._decoder, self._defaults, self._k = index, decoder, defaults, k
 
     def __call__(self, scenario: Scenario, user: int) -> Decoded:
-        trie, decoder, rows = self._index.trie, self._decoder, scenario.histories[user]
+        decoder, rows, sized = self._decoder, scenario.histories[user], scenario.sized
+        trie = self._index.trie if sized is None else sized.trie
         decoder.restart()
         begin = _clocks()
         request = SearchRequest(
             prompt=(Items(rows),),
             k=self._k,
             beam=scenario.beam,
-            allowed=Allowed.from_bitmap(scenario.bitmap, trie.rank_of_item[rows]),
+            allowed=Allowed.from_bitmap(
+                scenario.bitmap, trie.rank_of_item[rows] if sized is None else sized.ranks(rows)
+            ),
             exact=scenario.exact,
             max_expansions=EXPANSIONS if scenario.exact else None,
         )
@@ -269,7 +314,8 @@ class _OneRequest:
         (result,) = search(decoder, trie, [request], normalize=self._defaults.normalize)
         answered = _clocks()
         catalog = self._index.catalog
-        for row in trie.item_at_rank[result.ranks].tolist():
+        found = trie.item_at_rank[result.ranks]
+        for row in (found if sized is None else sized.row_of_item[found]).tolist():
             _ = catalog.item_ids[row], catalog.titles[row]
         end = _clocks()
         spent = [decoder.spent[phase] for phase in DECODER_PHASES]

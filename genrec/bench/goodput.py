@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from genrec.bench.load_report import LoadReport
@@ -59,6 +59,7 @@ async def search_goodput(
     step: float = 1.25,
     closer: float = 1.1,
     most_trials: int = 40,
+    known: Sequence[Trial] = (),
 ) -> Goodput:
     """Try rates until the highest sustained one and the lowest other are within a factor of ``closer``.
 
@@ -67,7 +68,9 @@ async def search_goodput(
         start: where to begin; better a little too low.
         step: factor by which to climb (or descend) until both a sustained and another rate are known.
         closer: when to stop; at least the noise of a trial.
-        most_trials: stop after so many in any case; what was refused may then be far above the best, or unknown.
+        most_trials: stop after so many new ones in any case; what was refused may then be far above the best, or
+            unknown.
+        known: trials that were made already; the search goes on from them, and ``start`` is not tried.
 
     Raises:
         RequestError: factors that do not lead anywhere.
@@ -76,8 +79,8 @@ async def search_goodput(
         raise RequestError(
             f"expected a start above 0, step and closer above 1, got {start}, {step}, {closer}"
         )
-    trials = [await attempt(start)]
-    while len(trials) < most_trials:
+    trials = list(known) if known else [await attempt(start)]
+    while len(trials) - len(known) < most_trials:
         good = max((one.rate for one in trials if one.sustained), default=None)
         bad = min((one.rate for one in trials if not one.sustained and one.rate > (good or 0)), default=None)
         if good is not None and bad is not None:

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from genrec.bench.arrivals import Arrivals
-from genrec.bench.http_client import ConnectionFailed, HttpClient
+from genrec.bench.arrivals import ArrivalKind, Arrivals
+from genrec.bench.http_client import ConnectionFailed, HttpClient, Reply
 from index.errors import RequestError
 from index.types import Float64Array, Int64Array
 
-LoopKind: TypeAlias = Literal["poisson", "constant", "closed"]
+LoopKind: TypeAlias = ArrivalKind | Literal["closed"]
+OnReply: TypeAlias = Callable[[int, Reply], None]
+"""Told every answer as it comes, with the place of its request; it must cost next to nothing."""
 
 
 class Outcome(IntEnum):
@@ -76,6 +78,7 @@ async def open_loop(
     timeout: float,
     late_after: float = np.inf,
     most_late: int | None = None,
+    on_reply: OnReply | None = None,
 ) -> LoadRun:
     """Send ``bodies[i]`` at ``plan.at[i]``, however many are still under way.
 
@@ -86,6 +89,7 @@ async def open_loop(
         timeout: seconds from the planned moment after which an answer is no longer waited for.
         late_after: seconds from the planned moment after which a request is late; refused and failed ones are.
         most_late: stop sending once more are late than this; None never stops.
+        on_reply: told every answer.
 
     Raises:
         RequestError: not as many bodies as moments.
@@ -94,7 +98,7 @@ async def open_loop(
         raise RequestError(
             f"expected a body for each of {len(plan)} planned requests, got {len(bodies)} bodies"
         )
-    book = _Book(len(plan), plan.at.copy(), late_after)
+    book = _Book(len(plan), plan.at.copy(), late_after, on_reply)
     tasks: list[asyncio.Task[None]] = []
     stopped = False
     book.begin()
@@ -110,16 +114,21 @@ async def open_loop(
 
 
 async def closed_loop(
-    client: HttpClient, bodies: Sequence[bytes], in_flight: int, *, timeout: float
+    client: HttpClient,
+    bodies: Sequence[bytes],
+    in_flight: int,
+    *,
+    timeout: float,
+    on_reply: OnReply | None = None,
 ) -> LoadRun:
-    """Send all bodies in order, ``in_flight`` at a time.
+    """Send all bodies in order, ``in_flight`` at a time; ``on_reply`` is told every answer.
 
     Raises:
         RequestError: nothing to send, or none at a time.
     """
     if in_flight < 1 or not bodies:
         raise RequestError(f"expected requests and at least one at a time, got {len(bodies)} and {in_flight}")
-    book = _Book(len(bodies), np.full(len(bodies), np.nan), np.inf)
+    book = _Book(len(bodies), np.full(len(bodies), np.nan), np.inf, on_reply)
     places = iter(range(len(bodies)))
 
     async def one_client() -> None:
@@ -135,8 +144,11 @@ async def closed_loop(
 class _Book:
     """Where requests are sent from and written down."""
 
-    def __init__(self, count: int, planned: Float64Array, late_after: float) -> None:
+    def __init__(
+        self, count: int, planned: Float64Array, late_after: float, on_reply: OnReply | None
+    ) -> None:
         self.planned = planned
+        self._on_reply = on_reply
         self.late = 0
         self._late_after = late_after
         self._sent = np.full(count, np.nan)
@@ -157,6 +169,8 @@ class _Book:
             async with asyncio.timeout(planned + timeout - self.now()):
                 reply = await client.post(body)
             outcome = _outcome(reply.status)
+            if self._on_reply is not None:
+                self._on_reply(place, reply)
         except TimeoutError:
             outcome = Outcome.TIMED_OUT
         except ConnectionFailed:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from index.errors import HistoryError
-from index.histories import Histories
+from index.histories import Cases, Histories
 from index.types import Int64Array
 
 RANDOM_LENGTH = 20  # items of a random history: the order of what the models of DESIGN read
@@ -24,6 +24,7 @@ class RequestHistories:
 
     source: str  # in words, for the report
     rows: Sequence[Int64Array]  # U of them, catalog rows, oldest first, none empty
+    targets: Int64Array | None = None  # [U] the row that came next, where it is known and was held out
 
     def of_length(self, items: int, rng: np.random.Generator) -> Sequence[Int64Array]:
         """The same U histories at exactly ``items`` items: the last ones, others' events before them if too few."""
@@ -52,6 +53,21 @@ def resampled(histories: Histories, users: int, rng: np.random.Generator) -> Req
         ", drawn with repetition" if again else ""
     )
     return RequestHistories(source, [histories.events(int(user)).astype(np.int64) for user in chosen])
+
+
+def held_out(cases: Cases, users: int, rng: np.random.Generator) -> RequestHistories:
+    """``users`` of the cases, with what came next: all different where there are enough, else drawn again.
+
+    Raises:
+        HistoryError: there is no case.
+    """
+    if not len(cases):
+        raise HistoryError("expected users with an event to hold out, got none; histories are too short")
+    again = users > len(cases)
+    chosen = rng.choice(len(cases), users, replace=again)
+    source = f"{users:,} of {len(cases):,} held-out cases" + (", drawn with repetition" if again else "")
+    rows = [cases.history_of(int(case)).astype(np.int64) for case in chosen]
+    return RequestHistories(source, rows, cases.target[chosen].astype(np.int64))
 
 
 def random_items(items: int, users: int, rng: np.random.Generator) -> RequestHistories:

@@ -45,6 +45,10 @@ class TimedDecoder:
         self.spent = {phase: Spent() for phase in DECODER_PHASES}
         self._states: list[State] = []
 
+    def forget_states(self) -> None:
+        """Let go of the states made so far: a batch job must not hold those of every batch."""
+        self._states.clear()
+
     @property
     def state_bytes(self) -> int:
         """Memory of all states made since the last restart, as they are now."""

@@ -1,7 +1,8 @@
-"""``genrec bench decode | constraint``."""
+"""``genrec bench decode | constraint``; the other verbs are in ``bench_load`` and ``bench_reports``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,13 +18,28 @@ from genrec.bench.decode import (
     ScenarioResult,
     measure_decode,
 )
-from genrec.bench.machine import machine, machine_line
+from genrec.bench.machine import CompanyWatch
 from genrec.bench.measurement import threads as thread_limit
 from genrec.bench.percentiles import BEYOND, Summary, samples_for
 from genrec.bench.race import Ratio
-from genrec.bench.report import last_line
 from genrec.bench.request_histories import random_items, resampled
+from genrec.bench.sections import decode_section, head
 from genrec.bundle import DecoderName, load_bundle
+from genrec.cli import bench_load, bench_reports
+from genrec.cli.bench_options import (
+    Filters,
+    Json,
+    Seed,
+    ThreadCount,
+    Wanted,
+    Where,
+    check_target,
+    counts,
+    say,
+    shares,
+    show_foot,
+    write_json,
+)
 from genrec.cli.options import (
     IndexPath,
     ItemColumn,
@@ -33,30 +49,15 @@ from genrec.cli.options import (
     UserColumn,
     read_histories,
 )
-from genrec.cli.output import answers, print_table, stages
+from genrec.cli.output import print_table, stages
 from genrec.cli.recommend import BundlePath
-from index.artifact import Artifact, open_artifact
+from index.artifact import open_artifact
 from index.item_index import SEMANTIC_ID, index_of
 
 app = typer.Typer(
-    help="Measure on this machine, with your own bundle: what a decode costs, and what its constraint costs.",
+    help="Measure on this machine, with your own bundle: what a request costs, alone, in batches and served.",
     no_args_is_help=True,
 )
-
-Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
-ThreadCount = Annotated[int, typer.Option(min=1, help="CPU threads.")]
-Filters = Annotated[
-    str, typer.Option(help="Random filters, by the percentage of items they keep.", metavar="P,P,…")
-]
-Where = Annotated[
-    str | None, typer.Option(help="A filter of your own, such as: year >= 1990 and kind == 'film'.")
-]
-Json = Annotated[
-    str | None,
-    typer.Option(
-        "--json", help="Write the report as JSON to a file, or - for standard output alone.", metavar="FILE"
-    ),
-]
 
 
 @app.command(
@@ -73,7 +74,7 @@ def decode(
     users: Annotated[
         int, typer.Option(min=1, help=f"Histories; p95 needs {samples_for(0.95)} of them.")
     ] = samples_for(0.95),
-    k: Annotated[int, typer.Option("-k", "--k", min=1, help="Items wanted.")] = 10,
+    k: Wanted = 10,
     beams: Annotated[
         str, typer.Option(help="Beam widths, beside the bundle's own.", metavar="N,N,…")
     ] = "5,10,20,50",
@@ -83,6 +84,15 @@ def decode(
     filters: Filters = "50,1,0.01",
     where: Where = None,
     exact: Annotated[bool, typer.Option(help="Also measure answers proven to be the best.")] = True,
+    sizes: Annotated[
+        str,
+        typer.Option(
+            help="Catalog sizes beside your own: random parts of it, or with invented items.", metavar="N,N,…"
+        ),
+    ] = "",
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Also every beam with every history length and every size.")
+    ] = False,
     decoder: Annotated[
         DecoderName, typer.Option(help="What runs the model; auto takes the export where there is one.")
     ] = "auto",
@@ -105,15 +115,17 @@ def decode(
     """
     settings = DecodeSettings(
         k=k,
-        beams=_counts(beams, "--beams"),
-        lengths=_counts(prompts, "--prompts"),
-        kept=_shares(filters, "--filters"),
+        beams=counts(beams, "--beams"),
+        lengths=counts(prompts, "--prompts"),
+        kept=shares(filters, "--filters"),
         where=where,
         exact=exact,
+        sizes=counts(sizes, "--sizes"),
+        grid=grid,
         seconds=seconds,
         seed=seed,
     )
-    _check_target(json)
+    check_target(json)
     opened = load_bundle(bundle)
     rng = np.random.default_rng((seed, 0))
     if histories is None:
@@ -124,26 +136,13 @@ def decode(
         )
         asked = resampled(read, users, rng)
     model, defaults = opened.decoder(decoder, task=SEMANTIC_ID, threads=threads), opened.tasks[SEMANTIC_ID]
+    watch = CompanyWatch()
     with stages(quiet or json == "-") as progress, thread_limit(threads):
         measured = measure_decode(opened.index, model, defaults, asked, settings, progress)
-    report = {
-        **_head("decode", opened.artifact, seed, threads),
-        "items": len(opened.index.catalog),
-        "model": opened.family,
-        "decoder": type(model).__name__,
-        "normalize": defaults.normalize,
-        "k": k,
-        "beams_asked": list(settings.beams),
-        "histories": measured.source,
-        "requests": measured.requests,
-        "requests_planned": measured.planned,
-        "loaded_mb": measured.loaded_mb,
-        "base": measured.base,
-        "scenarios": [one.as_json() for one in measured.results],
-    }
+    report = decode_section(opened, model, measured, settings, threads, watch.company())
     if json != "-":
         _show_decode(report, measured)
-    _write_json(report, json)
+    write_json(report, json)
 
 
 @app.command(
@@ -168,26 +167,26 @@ def constraint(
     A step of genrec is children, scores, filter and top-k in one call; the peers only mask. Works on an index
     too, without torch.
     """
-    beams = _counts(rows, "--rows")
+    beams = counts(rows, "--rows")
     if not beams:
         raise typer.BadParameter(
             f"expected at least one number such as 20, got {rows!r}", param_hint="--rows"
         )
     settings = ConstraintSettings(
         rows=beams,
-        kept=_shares(filters, "--filters"),
+        kept=shares(filters, "--filters"),
         where=where,
         peers=peers,
         rounds=rounds,
         seed=seed,
     )
-    _check_target(json)
+    check_target(json)
     artifact = open_artifact(index)
     opened = index_of(artifact)
     with stages(quiet or json == "-") as progress, thread_limit(threads):
         measured = measure_constraint(opened, settings, progress)
     report = {
-        **_head("constraint", artifact, seed, threads),
+        **head("constraint", artifact, seed, threads),
         "items": len(opened.catalog),
         "trie_nodes": opened.trie.nodes,
         "rounds": rounds,
@@ -198,11 +197,11 @@ def constraint(
     }
     if json != "-":
         _show_constraint(report, measured)
-    _write_json(report, json)
+    write_json(report, json)
 
 
 def _show_constraint(report: dict[str, Any], measured: ConstraintReport) -> None:
-    _say(f"One step of a search over {report['items']:,} items, by CPU time\n")
+    say(f"One step of a search over {report['items']:,} items, by CPU time\n")
     for beam, walk in measured.walks.items():
         shape = ", ".join(
             f"{rows} of {edges:,} edges" for rows, edges in zip(walk.rows, walk.edges, strict=True)
@@ -225,18 +224,18 @@ def _show_constraint(report: dict[str, Any], measured: ConstraintReport) -> None
             table,
             numbers_from=1,
         )
-        _say("")
-    _say("genrec: children, scores, filter and top-k (softmax: and a softmax over the children first);")
-    _say("hf: Hugging Face's prefix processor over a trie of dicts or a marisa trie, which only masks\n")
+        say("")
+    say("genrec: children, scores, filter and top-k (softmax: and a softmax over the children first);")
+    say("hf: Hugging Face's prefix processor over a trie of dicts or a marisa trie, which only masks\n")
     if measured.filters:
         header = ("", "items", "ready in ms", *(f"more at {beam} rows" for beam in measured.walks))
         print_table("Filters", header, [_filter_costs(one) for one in measured.filters], numbers_from=1)
-        _say(
+        say(
             "more: what the filter adds to a step, where the filtered search stands (– : it has no step there)\n"
         )
     for engine, reason in measured.left_out.items():
-        _say(f"{engine} did not run: {reason}")
-    _show_foot(report)
+        say(f"{engine} did not run: {reason}")
+    show_foot(report)
 
 
 def _filter_costs(one: FilterTimes) -> tuple[str, ...]:
@@ -251,7 +250,7 @@ def _show_decode(report: dict[str, Any], measured: DecodeReport) -> None:
     title = f"One request, k = {k}, {report['items']:,} items, {report['normalize']} scores: milliseconds"
     columns = ("", "median", "p95", "CPU", "calls", "prefixes", "proven", "items", "KB")
     print_table(title, columns, [_costs(one) for one in measured.results], numbers_from=1)
-    _say(
+    say(
         f"CPU: median; calls of the model; prefixes expanded; share of items proven to be in their place;\n"
         f"items: mean, of {k} wanted; KB of model state\n"
     )
@@ -260,21 +259,21 @@ def _show_decode(report: dict[str, Any], measured: DecodeReport) -> None:
         for one in measured.results
     ]
     print_table("Where the time goes: milliseconds, median (p95)", ("", *PHASES), rows, numbers_from=1)
-    _say("\n".join(f"{phase:<8} {words}" for phase, words in PHASE_WORDS.items()) + "\n")
-    _say(f"{measured.base} is the bundle's default; the rows below the beams vary one thing of it")
+    say("\n".join(f"{phase:<8} {words}" for phase, words in PHASE_WORDS.items()) + "\n")
+    say(f"{measured.base} is the bundle's default; the rows below the beams vary one thing of it")
     if min(report["beams_asked"], default=k) < k:
-        _say(f"a beam below k is raised to k = {k}")
-    _say(f"the {report['model']} model runs in {report['decoder']}")
-    _say(f"{report['histories']}; requests a row: {measured.requests:,} of {measured.planned:,}")
+        say(f"a beam below k is raised to k = {k}")
+    say(f"the {report['model']} model runs in {report['decoder']}")
+    say(f"{report['histories']}; requests a row: {measured.requests:,} of {measured.planned:,}")
     peaks = [one.peak_mb for one in measured.results if one.peak_mb is not None]
     if peaks and measured.loaded_mb is not None:
-        _say(f"memory: a search takes at most {max(peaks):.1f} MB above the {measured.loaded_mb:.0f} MB held")
+        say(f"memory: a search takes at most {max(peaks):.1f} MB above the {measured.loaded_mb:.0f} MB held")
     if measured.requests < samples_for(0.95):
-        _say(
+        say(
             f"no p95: it needs {samples_for(0.95)} requests ({BEYOND} beyond it), got {measured.requests}; "
             f"raise --users or --seconds"
         )
-    _show_foot(report)
+    show_foot(report)
 
 
 def _costs(one: ScenarioResult) -> tuple[str, ...]:
@@ -292,67 +291,16 @@ def _costs(one: ScenarioResult) -> tuple[str, ...]:
     )
 
 
-def _say(text: str) -> None:
-    answers.print(text, highlight=False, markup=False)
-
-
 def _median_and_p95(times: Summary) -> str:
     return f"{times.median.value:.2f}" + ("" if times.p95 is None else f" ({times.p95.value:.2f})")
 
 
-def _head(benchmark: str, artifact: Artifact, seed: int, threads: int) -> dict[str, Any]:
-    """What every report opens with: enough to know whether two of them may be compared."""
-    return {
-        "benchmark": benchmark,
-        "machine": machine(),
-        "threads": threads,
-        "seed": seed,
-        "path": str(artifact.path),
-        "manifest_sha256": artifact.content_hash,
-    }
-
-
-def _show_foot(report: dict[str, Any]) -> None:
-    _say(f"{report['path']}, manifest {report['manifest_sha256'][:16]}, seed {report['seed']}")
-    _say(f"{machine_line(report['machine'])}; threads {report['threads']}")
-
-
-def _check_target(target: str | None) -> None:
-    """Before minutes are spent on a report that cannot be written."""
-    if target is None or target == "-":
-        return
-    path = Path(target)
-    if path.is_dir() or not path.parent.is_dir():
-        raise typer.BadParameter(
-            f"expected a file in a directory that exists, got {target!r}", param_hint="--json"
-        )
-
-
-def _write_json(report: dict[str, Any], target: str | None) -> None:
-    if target == "-":
-        typer.echo(last_line(report))
-    elif target is not None:
-        Path(target).write_text(last_line(report) + "\n", "utf-8")
-
-
-def _counts(text: str, option: str) -> tuple[int, ...]:
-    """Numbers of at least one from ``5,10``; an empty text is none."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise typer.BadParameter(
-            f"expected whole numbers above 0 such as 5,10, got {text!r}", param_hint=option
-        )
-    return tuple(dict.fromkeys(map(int, parts)))
-
-
-def _shares(text: str, option: str) -> tuple[float, ...]:
-    """Shares in (0, 1] from percentages such as ``50,0.01``."""
-    try:
-        percentages = [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        percentages = [-1.0]
-    if not all(0 < one <= 100 for one in percentages):
-        raise typer.BadParameter(
-            f"expected percentages above 0 such as 50,0.01, got {text!r}", param_hint=option
-        )
-    return tuple(one / 100 for one in dict.fromkeys(percentages))
+_EXAMPLES: dict[Callable[..., None], str] = {
+    bench_load.offline: "genrec bench offline runs/movies --interactions ratings.csv --batches 1,16,64",
+    bench_load.serve: "genrec bench serve runs/movies --interactions ratings.csv --slo-ms 50 --json serve.json",
+    bench_reports.compare: "genrec bench compare before.json after.json",
+    bench_reports.report: "genrec bench report runs/movies --interactions ratings.csv --out reports/movies",
+    bench_reports.redraw: "genrec bench redraw reports/movies",
+}
+for _verb, _example in _EXAMPLES.items():
+    app.command(_verb.__name__, epilog=f"Example: {_example}")(_verb)

@@ -2,82 +2,41 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import subprocess
 import sys
 import venv
 from collections.abc import Mapping
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
-import torch
 
 from genrec.bench.decode import PHASES, DecodeSettings, measure_decode
 from genrec.bench.request_histories import random_items
-from genrec.bundle import save_bundle
-from genrec.cli.main import main
-from genrec.native_model import NativeConfig, NativeModel
 from genrec.tasks import TaskDefaults
 from index.artifact import open_artifact
-from index.item_index import SEMANTIC_ID
 from index.maintenance import remove_items
 from tests.fake_decoder import FakeDecoder
-from tests.toy import ITEMS, toy_histories, toy_index
+from tests.genrec.bench_toys import genrec, random_bundle, write_interactions
+from tests.toy import ITEMS, toy_index
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK_DECODE = ("--users", 6, "--beams", "3,12", "--prompts", "4", "--filters", "50,5", "--quiet")
 QUICK_STEP = ("--rows", "4", "--rounds", 2, "--filters", "50", "--quiet")
 
 
-def genrec(*arguments: object, check: int = 0) -> tuple[str, str]:
-    """What a command prints on standard output and on standard error."""
-    out, err = io.StringIO(), io.StringIO()
-    code: object = 0
-    argv = ["genrec", *map(str, arguments)]
-    with redirect_stdout(out), redirect_stderr(err), mock.patch.object(sys, "argv", argv):
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-    assert (code or 0) == check, err.getvalue()
-    return out.getvalue(), err.getvalue()
-
-
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory) -> Path:
-    """A bundle whose model has random weights: what it prefers is nobody's business here."""
-    path = tmp_path_factory.mktemp("bench") / "toy"
-    built = toy_index()
-    torch.manual_seed(0)
-    model = NativeModel(NativeConfig(built.level_sizes, hidden_size=16, layers=1, heads=2), built.codes)
-    save_bundle(
-        path,
-        built,
-        model.save,
-        family="native",
-        tasks={SEMANTIC_ID: TaskDefaults(beam=7)},
-        trained_events=np.zeros(0, np.uint64),
-        facts={},
-    )
-    return path
+    return random_bundle(tmp_path_factory.mktemp("bench") / "toy")
 
 
 @pytest.fixture(scope="module")
 def interactions(tmp_path_factory) -> Path:
-    histories = toy_histories()
-    lines = [
-        " ".join([user, *(f"i{row}" for row in histories.events(number))])
-        for number, user in enumerate(histories.user_ids)
-    ]
-    file = tmp_path_factory.mktemp("users") / "sequences.txt"
-    file.write_text("\n".join(lines) + "\n")
-    return file
+    return write_interactions(tmp_path_factory.mktemp("users") / "sequences.txt")
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +202,8 @@ def test_what_is_not_installed_is_left_out_and_said(bundle):
         (["decode", "BUNDLE", "--filters", "0"], 2, "expected percentages above 0"),
         (["decode", "BUNDLE", "--filters", "nan"], 2, "expected percentages above 0"),
         (["decode", "BUNDLE", "--filters", "101"], 2, "expected percentages above 0"),
+        (["decode", "BUNDLE", "--sizes", "many"], 2, "expected whole numbers above 0"),
+        (["decode", "BUNDLE", "--sizes", "100000"], 1, "codes enough for 100,000 items"),
         (["decode", "BUNDLE", "--users", "0"], 2, "--users"),
         (["decode", "BUNDLE", "-k", "0"], 2, "--k"),
         (["decode", "BUNDLE", "--json", "nowhere/x.json"], 2, "a directory that exists"),

@@ -39,7 +39,7 @@ def done(work: Coroutine[Any, Any, Result]) -> Result:
 
 @given(st.floats(0.01, 1000), st.integers(1, 300), st.integers(0, 9))
 def test_plans_start_at_once_and_rise(rate: float, count: int, seed: int) -> None:
-    for kind in ("poisson", "constant"):
+    for kind in ("poisson", "constant", "gamma"):
         plan = arrivals(kind, rate, count, seed)
         assert len(plan) == count
         assert plan.at[0] == 0
@@ -67,8 +67,17 @@ def test_no_rate_and_no_requests_are_refused(rate: float, count: int) -> None:
 
 
 def test_an_unknown_kind_of_arrivals_is_refused() -> None:
-    with pytest.raises(RequestError, match="'poisson' or 'constant', got 'gamma'"):
-        arrivals("gamma", 1, 5)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="'poisson', 'constant' or 'gamma', got 'weibull'"):
+        arrivals("weibull", 1, 5)  # type: ignore[arg-type]
+
+
+def test_gamma_gaps_are_as_bursty_as_asked() -> None:
+    for shape in (0.25, 1.0, 4.0):
+        gaps = np.diff(arrivals("gamma", 50, 20_001, seed=1, shape=shape).at)
+        assert gaps.mean() == pytest.approx(1 / 50)
+        assert gaps.std() == pytest.approx(1 / 50 / math.sqrt(shape), rel=0.05)
+    with pytest.raises(RequestError, match="a shape of arrivals above 0, got 0"):
+        arrivals("gamma", 1, 5, shape=0)
 
 
 # The client
@@ -391,6 +400,31 @@ def test_a_service_that_sustains_nothing_has_no_goodput() -> None:
     found, _ = search_with(0.0, 10.0)
     assert found.best is None
     assert found.refused == min(one.rate for one in found.trials)
+
+
+def test_a_search_goes_on_from_what_was_tried_already() -> None:
+    tried: list[float] = []
+    report = LoadReport.of(run_open([ask()]))
+
+    async def attempt(rate: float) -> Trial:
+        tried.append(rate)
+        return Trial(rate, rate <= 100, report)
+
+    known = [Trial(rate, rate <= 100, report) for rate in (50.0, 90.0, 200.0)]
+    found = done(search_goodput(attempt, 50.0, most_trials=2, known=known))
+    assert tried == [pytest.approx(math.sqrt(90 * 200)), pytest.approx(math.sqrt(90 * math.sqrt(90 * 200)))]
+    assert found.best is not None
+    assert found.best.rate == 90
+    assert len(found.trials) == 5
+
+
+def test_every_answer_is_told_with_its_place() -> None:
+    told: dict[int, bytes] = {}
+    run_open(
+        [ask(), ask(status=429), ask(way="close"), ask()],
+        on_reply=lambda place, reply: told.update({place: b"%d" % reply.status}),
+    )
+    assert told == {0: b"200", 1: b"429", 3: b"200"}
 
 
 def test_a_search_that_leads_nowhere_is_refused() -> None:
