@@ -35,6 +35,7 @@ EXTRAS = {
     "text": "sentence vectors for item text",
     "fast": "the fused search step in machine code",
     "lucene": "BM25 by Lucene",
+    "openai": "text from an OpenAI-compatible endpoint",
     "serve": "the server, and exported models without torch",
     "export": "genrec export",
     "bench": "plots of genrec bench report",

@@ -197,7 +197,6 @@ def _circumstances(report: Report) -> str:
         f"Bundle {report['name']}, manifest {report['manifest_sha256'][:16]}, seed {report['seed']}; "
         f"{report['histories']}.",
         f"Machine: {machine_line(report['machine'])}; threads of the model: {report['threads']}; {others}.{crowded}",
-        "Random weights: times mean what they say, recall would not." if report.get("random_weights") else "",
     ]  # fmt: skip
     return "\n\n".join(line for line in lines if line)
 
