@@ -123,7 +123,7 @@ class TextBatch:
         size: V, the tokens that can be read and written.
         stands: where each request begins. Their states are grown, and some of what is fed here is forgotten again.
         automata: one per request; the same object where the grammar is the same.
-        max_tokens: most tokens of a text, its terminator included.
+        max_tokens: most tokens of each request's texts, the terminator included.
         normalize: what the scores of edges are normalised over.
 
     Raises:
@@ -136,19 +136,19 @@ class TextBatch:
         size: int,
         stands: Sequence[Stand],
         automata: Sequence[Automaton],
-        max_tokens: int,
+        max_tokens: Sequence[int],
         normalize: Normalize,
     ) -> None:
-        for automaton in automata:
-            if max_tokens < max(1, automaton.needs):
+        for automaton, most in zip(automata, max_tokens, strict=True):
+            if most < max(1, automaton.needs):
                 raise RequestError(
                     f"expected max_tokens of at least {max(1, automaton.needs)}, what the shortest text of this "
-                    f"grammar takes, got {max_tokens}"
+                    f"grammar takes, got {most}"
                 )
         self.decoder = decoder
         self.size = size
         self.states = [stand.state for stand in stands]
-        self.max_tokens = max_tokens
+        self.max_tokens = list(max_tokens)
         self.normalize = normalize
         made: dict[int, Machine] = {}
         self.machines = [made.setdefault(id(one), Machine(one)) for one in automata]
@@ -185,7 +185,7 @@ class TextBatch:
     def options(self, texts: Texts) -> Options:
         """What may follow each text, scored."""
         edges = [
-            _NOTHING_MORE if state < 0 else self.machines[b].edges(state, self.max_tokens - length)
+            _NOTHING_MORE if state < 0 else self.machines[b].edges(state, self.max_tokens[b] - length)
             for b, state, length in zip(
                 texts.request.tolist(), texts.state.tolist(), texts.length.tolist(), strict=True
             )
@@ -226,7 +226,8 @@ class TextBatch:
         for place, (row, number, token, worth) in enumerate(
             zip(*(getattr(steps, name).tolist() for name in Steps.__slots__), strict=True)
         ):
-            machine = self.machines[int(texts.request[row])]
+            request = int(texts.request[row])
+            machine, most = self.machines[request], self.max_tokens[request]
             total, size, last = float(texts.score[row]), int(texts.length[row]), int(texts.trail[row])
             behind, waits = int(texts.state[row]), False
             first[place] = len(self._token)
@@ -234,8 +235,8 @@ class TextBatch:
                 behind = machine.follow(options.edges[row], number)
                 last = self._note(token, last, worth, behind)
                 total, size = total + worth, size + 1
-                while behind >= 0 and size < self.max_tokens:
-                    edges = machine.edges(behind, self.max_tokens - size)
+                while behind >= 0 and size < most:
+                    edges = machine.edges(behind, most - size)
                     forced = edges.only
                     if forced is None:
                         break
@@ -245,18 +246,17 @@ class TextBatch:
                     if is_asked(edges, self.normalize):
                         self._due[last] = (edges, forced)
                         waits = True
-            is_over = behind < 0 or size == self.max_tokens
+            is_over = behind < 0 or size == most
             assert not is_over or machine.may_stop(behind)
             state.append(CUT if is_over else behind)
             score.append(total)
             length.append(size)
             trail.append(last)
             done.append(is_over and not waits)
-        request, unit = texts.request[steps.row], texts.unit[steps.row]
         hidden, slot = texts.hidden[steps.row], texts.slot[steps.row]
         moved = Texts(
-            request,
-            unit,
+            texts.request[steps.row],
+            texts.unit[steps.row],
             np.array(state, np.int64),
             np.array(score, np.float64),
             np.array(length, np.int64),

@@ -71,7 +71,7 @@ def write(
         stands,
         [compiled[id(one)] for one in grammars],
         method,
-        max_tokens=max_tokens,
+        max_tokens=[max_tokens] * len(stands),
         normalize=normalize,
     )
 
@@ -83,7 +83,7 @@ def write_on(
     automata: Sequence[Automaton],
     method: Beams | Samples | None = None,
     *,
-    max_tokens: int,
+    max_tokens: Sequence[int],
     normalize: Normalize = "catalog",
 ) -> list[list[Written]]:
     """As :func:`write`, behind whatever states hold already. They are grown by what is tried on the way."""

@@ -98,7 +98,7 @@ class OnnxDecoder:
         bias = _matrix(matrices, "head_bias") if (matrices / "head_bias.npy").is_file() else None
         sums = Session(graphs / HEAD_FILE, threads) if (graphs / HEAD_FILE).is_file() else None
         self._head = NumpyHead(self._embedding if tied else _matrix(matrices, "head"), bias, sums)
-        self._max_positions = max_positions
+        self.max_positions = max_positions
         self._reader = reader or PromptReader()
         self.token_offset = token_offset
 
@@ -212,9 +212,9 @@ class OnnxDecoder:
             )
 
     def _check_positions(self, last: int) -> None:
-        if self._max_positions is not None and last >= self._max_positions:
+        if self.max_positions is not None and last >= self.max_positions:
             raise DecoderError(
-                f"expected at most {self._max_positions} tokens of prompt and answer, got {last + 1}; "
+                f"expected at most {self.max_positions} tokens of prompt and answer, got {last + 1}; "
                 "shorten the history"
             )
 

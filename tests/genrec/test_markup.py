@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from genrec.decoders.base import Prompt, Tokens
 from genrec.grammars import Marked, Markup, Schema, Text, Titles
 from genrec.text_search import Beams, Samples, Written, write
+from genrec.vocabulary import TextVocabulary
 from index.errors import RequestError
 from index.item_filter import Allowed
 from index.trie import TokenTrie, build_trie
@@ -98,6 +99,25 @@ def test_ten_thousand_texts_of_random_models_name_nothing_off_the_catalog() -> N
             assert len(one.ids) <= most
             mentions += len(one.value.mentions)
     assert mentions > 10_000
+
+
+def test_with_a_tokenizer_of_bytes_whose_pieces_hold_marks_too() -> None:
+    titles = ["Amélie", "Dune", "Dune: Part Two", "[REC]", "[REC] 2", "Solaris (1972)"]
+    vocabulary = TextVocabulary.train([*titles, "see [a] and [b]", "x[y [["] * 3, 330)
+    trie = build_trie(vocabulary.answers(titles))
+    assert sum("[" in vocabulary.decoded([token]) for token in range(vocabulary.size)) > 2
+    model = RandomModel(vocabulary.size)
+    grammar = Markup(trie, must_cite=[3, 0])
+    (found,) = write(model, vocabulary, [PROMPT], grammar, Samples(200), max_tokens=60)
+    for one in found:
+        text, place = one.value.text, 0
+        for mention in one.value.mentions:
+            assert text.index("[", place) == mention.start - 1
+            assert titles[mention.rows[0]] == mention.title == text[mention.start : mention.end]
+            assert text[mention.end] == "]"
+            place = mention.end + 1
+        assert "[" not in text[place:]
+        assert {0, 3} <= {row for mention in one.value.mentions for row in mention.rows}
 
 
 def random_catalog(rng: np.random.Generator) -> tuple[list[str], TokenTrie]:
