@@ -70,6 +70,12 @@ class GeneratorQueries:
         self._titles = titles
         self._prompt = prompt
         self._temperature = temperature
+        self._calls = 0
+
+    @property
+    def calls(self) -> int:
+        """Batches that the generator was asked for so far."""
+        return self._calls
 
     def write(
         self, requests: Sequence[QueryRequest], found: Sequence[Int64Array]
@@ -86,6 +92,7 @@ class GeneratorQueries:
         for place, request in enumerate(requests):
             by_number.setdefault(request.queries, []).append(place)
         for number, places in by_number.items():
+            self._calls += 1
             texts = self._generator.generate(
                 [self._prompt(self._shown(requests[place].prompt)) for place in places],
                 number,

@@ -30,10 +30,12 @@ class _Found:
     rows: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     query: list[int] = field(default_factory=list)
+    calls: list[int] = field(default_factory=list)  # of the model, for each round of queries
 
-    def add(self, written: Sequence[WrittenQuery], grounded: Grounded) -> None:
+    def add(self, written: Sequence[WrittenQuery], grounded: Grounded, calls: int) -> None:
         """Put what more queries found behind it."""
         before = len(self.queries)
+        self.calls.append(calls)
         self.queries.extend(written)
         self.rows.extend(grounded.rows.tolist())
         self.scores.extend(grounded.scores.tolist())
@@ -63,6 +65,7 @@ class CatalogQuerySearch:
         while waiting:
             asked = [requests[place] for place in waiting]
             so_far = [found[place] for place in waiting]
+            calls = self.writer.calls
             written = self.writer.write(asked, [np.array(one.rows, np.int64) for one in so_far])
             grounded = ground(
                 [[Query(one.text, one.score) for one in queries] for queries in written],
@@ -73,7 +76,7 @@ class CatalogQuerySearch:
             )
             more = []
             for place, queries, items in zip(waiting, written, grounded, strict=True):
-                found[place].add(queries, items)
+                found[place].add(queries, items, self.writer.calls - calls)
                 is_short = len(found[place].rows) < requests[place].k
                 if is_short and len(items.rows) and self._goes_on(requests[place]):
                     more.append(place)
@@ -103,7 +106,15 @@ class CatalogQuerySearch:
         notes = (
             () if not idle else (f"{counted(idle, 'query', 'queries')} found no item that others had not",)
         )
-        return QueryResult(rows, scores.astype(np.float64), query, tuple(terms), used, notes=notes)
+        return QueryResult(
+            rows,
+            scores.astype(np.float64),
+            query,
+            tuple(terms),
+            used,
+            model_calls=sum(found.calls),
+            notes=notes,
+        )
 
 
 def _words(terms: Sequence[Sequence[TermScore]]) -> tuple[str, ...]:

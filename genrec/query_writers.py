@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from genrec.decoders.base import Decoder
+from genrec.decoders.counted_decoder import counted_decoder
 from genrec.grammars.base import Grammar
 from genrec.grammars.catalog_ngrams import CatalogNgrams, catalog_ngrams
 from genrec.grammars.text import Text
@@ -50,6 +51,10 @@ class QueryWriter(Protocol):
     def finds_always(self) -> bool:
         """Whether a query held to ``catalog_ngrams`` finds an item: then writing again goes on to something new."""
 
+    @property
+    def calls(self) -> int:
+        """How often the model behind it has been called so far."""
+
     def write(
         self, requests: Sequence[QueryRequest], found: Sequence[Int64Array]
     ) -> list[list[WrittenQuery]]:
@@ -85,8 +90,13 @@ class ModelQueries:
     finds_always = True
 
     def __init__(self, decoder: Decoder, speech: Speech) -> None:
-        self._decoder = decoder
+        self._decoder = counted_decoder(decoder)
         self._speech = speech
+
+    @property
+    def calls(self) -> int:
+        """Runs of the model so far."""
+        return self._decoder.calls
 
     @cached_property
     def ngrams(self) -> NgramTrie:

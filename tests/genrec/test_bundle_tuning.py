@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from genrec.bundle import load_bundle, save_bundle
+from genrec.evaluation import query_tuning
 from genrec.evaluation.bundle_tuning import tune_bundle
 from genrec.modes import QueryMode
 from genrec.query_search import CatalogQuerySearch
@@ -25,7 +26,13 @@ from tests.genrec.test_cli import genrec
 from tests.toy import toy_histories, toy_index
 from tests.toy_text import toy_text
 
+USERS = 20
 ASKED = QueryDefaults(beam=3, queries=2, constraint="catalog_ngrams")
+
+
+@pytest.fixture(autouse=True)
+def few_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query_tuning, "USERS", USERS)
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +66,12 @@ def save(path: Path, index: ItemIndex, trained: Histories | None = None, query: 
 def test_what_was_chosen_is_kept_and_used(tmp_path, index, histories) -> None:
     bundle = load_bundle(save(tmp_path / "toy", index))
     tuned = tune_bundle(bundle, histories)
-    assert tuned.users == 120
+    assert tuned.users == USERS
     assert tuned.recall == max(recall for _, _, recall in tuned.tried)
     again = load_bundle(tmp_path / "toy", verify=True)
     assert again.tasks["query"] == replace(ASKED, k1=tuned.k1, b=tuned.b)
     assert again.tasks["semantic_id"] == bundle.tasks["semantic_id"]
-    assert again.artifact.manifest["bm25_tuning"]["users"] == 120
+    assert again.artifact.manifest["bm25_tuning"]["users"] == USERS
     mode = Recommender.of_bundle(again).modes["query"]
     assert isinstance(mode, QueryMode)
     assert isinstance(mode.search, CatalogQuerySearch)
@@ -92,7 +99,7 @@ def test_the_command_shows_what_was_tried(tmp_path, index, histories) -> None:
             lines.append(f"{histories.user_ids[user]},i{row},{1_000_000 + place}")
     (tmp_path / "interactions.csv").write_text("\n".join(lines) + "\n")
     shown = genrec("tune", bundle, "--interactions", tmp_path / "interactions.csv").stdout
-    assert "recall@40 of 120 validation cases" in shown
+    assert "recall@40 of 20 validation cases" in shown
     assert "written into" in shown
     facts = json.loads(
         genrec("tune", bundle, "--interactions", tmp_path / "interactions.csv", "--json").stdout

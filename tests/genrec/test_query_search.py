@@ -84,6 +84,7 @@ def test_each_query_finds_its_share_and_says_by_which_words(index, vocabulary) -
         assert sum(part.score for part in item.matched_terms) == pytest.approx(item.score)
         assert {part.term for part in item.matched_terms} <= set(analyze([item.generated or ""])[0])
     assert (answer.mode, answer.certified) == ("query", 0)
+    assert answer.model_calls > 5  # the prompt, then a token at a time
     assert all(item.probability is None for item in answer.items)
 
 
@@ -181,6 +182,20 @@ def test_a_batch_of_unlike_requests_answers_each_as_if_alone(index, vocabulary) 
         [alone] = recommender.recommend_batch([history], wish)
         assert rows(alone) == rows(answer)
         assert [one.text for one in alone.queries] == [one.text for one in answer.queries]
+
+
+def test_calls_of_the_model_are_counted_by_round(index, vocabulary) -> None:
+    speech = speech_of(index, vocabulary)
+    decoder = FakeDecoder(vocabulary.size)
+    search = CatalogQuerySearch(ModelQueries(decoder, speech), index.bm25)
+    request = QueryRequest(item_prompt(1), 40, 1, 1, "catalog_ngrams")  # one query never finds all forty
+    [result] = search.search([request])
+    assert len(result.rows) == ITEMS
+    assert len(result.queries) > 1
+    assert result.model_calls == decoder.calls
+    before = decoder.calls
+    search.search([request])
+    assert decoder.calls == 2 * before  # counted anew
 
 
 def test_samples_depend_on_their_seed(index, vocabulary) -> None:
