@@ -52,7 +52,7 @@ def exported(work: Workload) -> OnnxDecoder:
     atexit.register(directory.cleanup)  # its matrices are read as they are needed
     files = Path(directory.name)
     shape = write_causal_lm(work.model, files)
-    return OnnxDecoder(files / FLOAT32, files / MATRICES, shape, work.decoder.max_positions)
+    return OnnxDecoder.open(files / FLOAT32, files / MATRICES, shape, work.decoder.max_positions)
 
 
 def random_model(vocabulary: int, eos: int | None = None, seed: int = 0) -> PreTrainedModel:

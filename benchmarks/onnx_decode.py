@@ -78,7 +78,7 @@ def qwen3_case(directory: Path, items: int, requests: int) -> Case:
     """The model and catalog of ``benchmarks/beam_search.py``."""
     work = codes_workload(items, requests)
     shape = write_causal_lm(work.model, directory)
-    onnx = OnnxDecoder(directory / FLOAT32, directory / MATRICES, shape, work.decoder.max_positions)
+    onnx = OnnxDecoder.open(directory / FLOAT32, directory / MATRICES, shape, work.decoder.max_positions)
     item = FIRST_CODE + CODES * np.arange(LEVELS)
     prompts: list[Prompt] = [(Tokens(ids),) for ids in work.prompts]
     longer: list[Prompt] = [(Tokens(np.concatenate([ids, item])),) for ids in work.prompts]

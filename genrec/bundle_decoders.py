@@ -6,7 +6,7 @@ ids of its answers; the weights below are the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -32,7 +32,7 @@ DecoderName: TypeAlias = Literal["auto", "onnx", "onnx-int8", "torch"]
 
 
 def open_decoders(
-    bundle: Bundle, tasks: Iterable[str], name: DecoderName, threads: int
+    bundle: Bundle, tasks: Collection[str], name: DecoderName, threads: int
 ) -> Mapping[str, Decoder]:
     """A decoder for each task; see :meth:`genrec.bundle.Bundle.decoders`."""
     if name == "torch":  # also where an export is out of date, so that it can be made anew
@@ -65,7 +65,7 @@ def _prefers_torch(bundle: Bundle, export: ExportFacts | None) -> bool:
     )
 
 
-def _in_torch(bundle: Bundle, tasks: Iterable[str]) -> Mapping[str, Decoder]:
+def _in_torch(bundle: Bundle, tasks: Collection[str]) -> Mapping[str, Decoder]:
     families = (NATIVE, CAUSAL_LM, ENCODER_DECODER)
     if bundle.family not in families:
         raise IndexFormatError(
@@ -76,22 +76,21 @@ def _in_torch(bundle: Bundle, tasks: Iterable[str]) -> Mapping[str, Decoder]:
     return _native(bundle, tasks) if bundle.family == NATIVE else _language_model(bundle, tasks)
 
 
-def _native(bundle: Bundle, tasks: Iterable[str]) -> Mapping[str, Decoder]:
+def _native(bundle: Bundle, tasks: Collection[str]) -> Mapping[str, Decoder]:
     from genrec.decoders.native_decoder import NativeDecoder
     from genrec.native_model import NativeModel
 
     model = NativeModel.load(bundle.artifact.files / "model", bundle.index.codes)
     decoder = NativeDecoder(model)
-    for name in tasks:
-        if TASKS[name].is_text:
-            raise IndexFormatError(
-                f"expected a native model that writes text for the task '{name}', got one of codes alone in "
-                f"{bundle.artifact.path}; train the bundle again"
-            )
-    return dict.fromkeys(tasks, decoder)
+    if not any(TASKS[name].is_text for name in tasks):
+        return dict.fromkeys(tasks, decoder)
+    from genrec.decoders.native_text import native_text_decoder
+
+    writer = native_text_decoder(model)
+    return {name: writer if TASKS[name].is_text else decoder for name in tasks}
 
 
-def _language_model(bundle: Bundle, tasks: Iterable[str]) -> Mapping[str, Decoder]:
+def _language_model(bundle: Bundle, tasks: Collection[str]) -> Mapping[str, Decoder]:
     from genrec.decoders.encoder_decoder import EncoderDecoder
     from genrec.decoders.torch_decoder import TorchDecoder
 

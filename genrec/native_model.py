@@ -5,6 +5,9 @@ training saw it often enough. A causal body from a stock Hugging Face config tur
 states, and a head emits the next item's codes level by level, each conditioned on the codes before it. A new
 item is read and spoken of as soon as it has codes.
 
+A model with a text vocabulary also writes: behind any position a *branch* of a task token and text tokens may
+follow, which sees the history up to there and itself (:mod:`genrec.text_branch`). Body and positions are the same.
+
 It knows nothing of tries, users or files of interactions. What code belongs to which item comes in as an
 array and is not part of the weights; own vectors are kept under the item's code path, not under its row, so
 they survive a catalog that grows, shrinks or is reordered.
@@ -25,6 +28,7 @@ from genrec.native_config import CONFIG_FILE as CONFIG_FILE
 from genrec.native_config import RESIDUAL_CODES, item_tokens, residual_place
 from genrec.native_config import WEIGHTS_FILE as WEIGHTS_FILE
 from genrec.native_config import NativeConfig as NativeConfig
+from genrec.text_branch import TextEnds, Trunk
 from index.errors import IndexFormatError
 from index.types import Int32Array
 
@@ -76,7 +80,7 @@ class NativeModel(nn.Module):
                 vocab_size=1,  # positions come as vectors; the stock token table stays unused
                 bos_token_id=None,
                 eos_token_id=None,
-                n_positions=config.max_items + 1,
+                n_positions=config.positions,
                 n_embd=size,
                 n_layer=config.layers,
                 n_head=config.heads,
@@ -90,6 +94,7 @@ class NativeModel(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
         self.heads = nn.ModuleList(CodeHead(config, level) for level in range(config.levels))
+        self.text = TextEnds(config) if config.text_size else None
         # An item's vector, the sum of four code embeddings, starts at unit length; positions start small
         # beside it.
         nn.init.normal_(self.code_embedding.weight, std=0.5 * size**-0.5)
@@ -102,15 +107,18 @@ class NativeModel(nn.Module):
         """Where the weights are."""
         return self.start.device
 
-    def encode(self, rows: Tensor) -> Tensor:
+    def encode(self, rows: Tensor, trunk: Trunk | None = None) -> Tensor:
         """The body's output float[B, P + 1, H] for histories int64[B, P], oldest first.
 
         Position p has read the start token and the first p items. Rows are padded *on the right* with -1: the
-        body is causal, so padding is seen by no real position and needs no mask.
+        body is causal, so padding is seen by no real position and needs no mask. ``trunk`` remembers the keys
+        and values, for text branches to follow.
         """
         items = self.item_vectors(rows)
         start = self.start.expand(len(rows), 1, -1)
-        output = self.body(inputs_embeds=torch.cat([start, items], 1), use_cache=False)
+        output = self.body(
+            inputs_embeds=torch.cat([start, items], 1), past_key_values=trunk, use_cache=trunk is not None
+        )
         return self.dropout(output.last_hidden_state)  # type: ignore[no-any-return]
 
     def item_vectors(self, rows: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from genrec.query_words import QueryWords
 from genrec.vocabulary import TextVocabulary, one_line
 from index.errors import IdentifierError, IndexFormatError
 from index.item_index import ItemIndex
@@ -98,6 +99,11 @@ class Speech:
         titled = np.ones(len(self.titles), np.bool_)
         titled[untitled_rows(self.titles)] = False
         return titled
+
+    @cached_property
+    def query_words(self) -> QueryWords:
+        """What queries for the catalog's items are."""
+        return QueryWords(self.titles)
 
     def mark(self, name: str) -> Int64Array:
         """int64[1]: the token that says what is wanted."""

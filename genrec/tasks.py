@@ -102,17 +102,7 @@ class TaskSpec:
     def answer_texts(self, speech: Speech, rows: IntArray) -> list[str]:
         """What a text task writes for catalog rows, before it is tokenised; empty for an item without a title."""
         titles = [speech.titles[row] for row in rows.tolist()]
-        return [query_of(title) for title in titles] if self.written == "query" else titles
-
-
-QUERY_WORDS = 8
-"""Words of a title that a query is taught to be. The first words of a product's title say what it is; what follows
-(size, colour, count) parts items that a search should find together."""
-
-
-def query_of(title: str) -> str:
-    """The query that should find an item of that title."""
-    return " ".join(title.split()[:QUERY_WORDS])
+        return [speech.query_words.of(title) for title in titles] if self.written == "query" else titles
 
 
 _HISTORY = "Items a user chose, oldest first:"

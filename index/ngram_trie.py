@@ -36,7 +36,7 @@ from index.trie import TokenTrie, build_trie_from_flat, ragged_positions
 from index.types import BoolArray, Int64Array, IntArray, TokenId, Tokenize
 
 MAX_WORDS = 8
-"""Words of the longest n-gram: what a query is taught to be (``genrec.tasks.QUERY_WORDS``)."""
+"""Words of the longest n-gram, more than a query is taught to have (``genrec.query_words.QUERY_WORDS``)."""
 MAX_TOKENS = 48
 """Tokens of the longest n-gram, the terminator not counted; longer ones end at an earlier word."""
 _MOST_UNMARKED = 0.1  # of the distinct words

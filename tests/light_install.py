@@ -53,17 +53,23 @@ def check_exported_bundles(directory: Path) -> None:
     from index.errors import GenrecError, MissingDependencyError
 
     written = sorted(directory.glob("*.json"))
-    assert len(written) == 2, f"expected two bundles in {directory}; run: make test-light"
+    assert len(written) == 3, f"expected three bundles in {directory}; run: make test-light"
     for answers in written:
         bundle = answers.with_suffix("")
         said = json.loads(answers.read_text())
         recommender = genrec.Recommender.load(bundle, verify=True)
-        found = recommender.recommend_batch(said["histories"], Wishes(k=8, where="year >= 1985"))
-        for one, expected in zip(found, said["answers"], strict=True):
-            assert [item.item_id for item in one.items] == [item_id for item_id, _ in expected], bundle
-            assert np.allclose(
-                [item.score for item in one.items], [score for _, score in expected], atol=1e-4
-            )
+        assert list(recommender.modes) == list(said["answers"]), bundle
+        for mode, answers_of_mode in said["answers"].items():
+            wishes = Wishes(k=8, where="year >= 1985", mode=mode)
+            found = recommender.recommend_batch(said["histories"], wishes)
+            for one, expected in zip(found, answers_of_mode, strict=True):
+                assert [item.item_id for item in one.items] == [item_id for item_id, _ in expected], (
+                    bundle,
+                    mode,
+                )
+                assert np.allclose(
+                    [item.score for item in one.items], [score for _, score in expected], atol=1e-4
+                )
         rough = genrec.Recommender.load(bundle, "onnx-int8").recommend(["i1"], k=8)
         assert len(rough.items) == 8
         try:
@@ -72,7 +78,9 @@ def check_exported_bundles(directory: Path) -> None:
             assert "pip install 'genrec[train]'" in str(error)
         else:
             raise GenrecError("expected to be told to install torch")
-        print(f"light install: {bundle.name} answers as in torch, without torch")
+        print(
+            f"light install: {bundle.name} answers as in torch, without torch, by {', '.join(recommender.modes)}"
+        )
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,6 +43,14 @@ def train(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Step budget instead; repeatable to the bit.")
     ] = None,
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help="What the one model learns to answer with, separated by commas: semantic_id (codes; always), title, "
+            "query. Text takes about half of each step, so give it twice the budget.",
+            metavar="TASKS",
+        ),
+    ] = "semantic_id",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed run left off.")] = False,
     hidden_size: Annotated[int | None, typer.Option(min=8, help="Width of the model.")] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="Layers of the model's body.")] = None,
@@ -66,6 +75,8 @@ def train(
 
     Events held out when the index was built are not trained on: the last-but-one event of every user chooses
     the best weights and the normalisation, the last one is kept for genrec evaluate.
+
+    With --tasks semantic_id,title,query the same model also writes titles and search queries.
     """
     torch = require("torch", extra="train", purpose="Training")
     from genrec.native_model import NativeConfig
@@ -105,6 +116,7 @@ def train(
                 progress=lambda at: report.step(at),
                 stage=lambda name: progress(name, 0, 1),
                 resume=resume,
+                tasks=[name.strip() for name in tasks.split(",") if name.strip()],
             )
         except KeyboardInterrupt:
             remark(_interrupted(checkpoint))
@@ -120,6 +132,8 @@ def train(
         "parameters": result.parameters,
         "normalize": result.normalize,
         "validation": result.validation,
+        "title_normalize": result.title_normalize,
+        "title_validation": result.title_validation,
         "seconds": round(time.monotonic() - started, 1),
     }
     if json:
@@ -129,13 +143,9 @@ def train(
         f"Trained {counted(result.parameters, 'parameter')} for {counted(result.steps, 'step')} "
         f"in {facts['seconds']:.0f} s → {out}"
     )
-    if result.validation:
-        names = ("recall@10", "ndcg@10", "coverage")
-        rows = [
-            (f"{name} (chosen)" if name == result.normalize else name, *(f"{figures[n]:.4f}" for n in names))
-            for name, figures in result.validation.items()
-        ]
-        print_table("Validation", ("normalisation", *names), rows, numbers_from=1)
+    _print_validation("Validation", result.validation, result.normalize)
+    if result.title_normalize is not None:
+        _print_validation("Validation of titles", result.title_validation, result.title_normalize)
     answers.print(
         f"Next: genrec recommend {out} --history ID,ID,…   or   genrec evaluate {out} --interactions FILE"
     )
@@ -149,6 +159,17 @@ def _interrupted(checkpoint: Path) -> str:
     return "interrupted before the first checkpoint; nothing was written"
 
 
+def _print_validation(heading: str, validation: Mapping[str, Mapping[str, float]], chosen: str) -> None:
+    """A table of figures per normalisation; nothing where nothing was held out."""
+    names = ("recall@10", "ndcg@10", "coverage")
+    rows = [
+        (f"{name} (chosen)" if name == chosen else name, *(f"{figures[n]:.4f}" for n in names))
+        for name, figures in validation.items()
+    ]
+    if rows:
+        print_table(heading, ("normalisation", *names), rows, numbers_from=1)
+
+
 class _Report:
     """Turns training progress into bars and lines."""
 
@@ -158,7 +179,9 @@ class _Report:
     def step(self, at: TrainProgress) -> None:
         self._progress("training", round(at.done * 1000), 1000)
         if at.validation is not None:
+            text = at.validation.get("token_probability")
             self._progress.note(
                 f"[{at.seconds:6.1f} s] step {at.step}: loss {at.loss:.3f}, validation "
                 f"recall@10 {at.validation['recall@10']:.4f}, ndcg@10 {at.validation['ndcg@10']:.4f}"
+                + ("" if text is None else f", probability of a text token {text:.4f}")
             )

@@ -34,6 +34,10 @@ class Difference:
     case: str  # where
     logits: int  # compared
 
+    def told_of(self, task: str) -> Difference:
+        """The same, saying which task it was found in."""
+        return Difference(self.share, f"{task}: {self.case}", self.logits)
+
     def worse(self, other: Difference) -> Difference:
         """The worse of two, over the logits of both."""
         worst = self if self.share >= other.share else other

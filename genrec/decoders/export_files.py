@@ -4,6 +4,7 @@
 
     matrices/   embedding, head and the like, .npy, memory-mapped by whoever runs the export
     float32/    body.onnx, and head.onnx for a native model or a large vocabulary
+                (text_sums.onnx where it is a native model's)
     int8/       the same with the matrices of the body quantised, where asked for
 
 Nothing here is checked; that is :mod:`genrec.decoders.export_check`.
@@ -23,7 +24,7 @@ from genrec.decoders.body_graph import BodyGraph
 from genrec.decoders.body_shape import BodyShape
 from genrec.decoders.exported import FLOAT32, INT8, MATRICES
 from genrec.decoders.onnx_graph import GraphBuilder, ints, save_graph
-from genrec.decoders.onnx_native import BODY_FILE, HEAD_FILE
+from genrec.decoders.onnx_native import BODY_FILE, HEAD_FILE, TEXT_SUMS_FILE
 from genrec.native_config import NativeConfig
 from genrec.native_model import CodeHead, NativeModel
 from index.errors import require
@@ -49,6 +50,12 @@ def write_native(model: NativeModel, directory: Path) -> BodyShape:
     heads = [head for head in model.heads if isinstance(head, CodeHead)]
     nothing = torch.zeros(model.config.head_size, model.config.hidden_size)
     from_prefix = [nothing if head.from_prefix is None else head.from_prefix.weight for head in heads]
+    text: dict[str, FloatArray | IntArray] = {}
+    if model.text is not None:
+        text = {"text_embedding": array(model.text.embedding.weight), "text_bias": array(model.text.bias)}
+        if text["text_embedding"].size >= _HEAD_GRAPH_FROM:
+            sums = _sums_graph(array(model.text.embedding.weight), array(model.text.bias))
+            save_graph(sums, graphs / TEXT_SUMS_FILE)
     write_matrices(
         directory,
         {
@@ -62,6 +69,7 @@ def write_native(model: NativeModel, directory: Path) -> BodyShape:
             "from_prefix": np.stack([array(weight).T for weight in from_prefix]),
             "out": np.stack([array(head.out.weight).T for head in heads]),
             "out_bias": np.stack([array(head.out.bias) for head in heads]),
+            **text,
         },
     )
     return graph.shape
@@ -112,8 +120,9 @@ def quantise(directory: Path) -> None:
 
     source, target = directory / FLOAT32, directory / INT8
     target.mkdir()
-    for head in source.glob(f"{HEAD_FILE}*"):  # stays exact
-        shutil.copyfile(head, target / head.name)
+    for name in (HEAD_FILE, TEXT_SUMS_FILE):  # these stay exact
+        for head in source.glob(f"{name}*"):
+            shutil.copyfile(head, target / head.name)
     body = onnx.load_model(source / BODY_FILE)
     # A whole graph comes in; its shapes need no inference first, of which onnxruntime would warn.
     body.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -12,6 +12,7 @@ from genrec.decoders.base import ReusesPrompts
 from genrec.decoders.body_shape import BodyShape
 from genrec.decoders.onnx_decoder import OnnxDecoder
 from genrec.decoders.onnx_native import OnnxNativeDecoder
+from genrec.decoders.onnx_native_text import open_native_text
 from genrec.decoders.prompt_reader import HistoryForm, PromptReader
 from genrec.native_config import CONFIG_FILE, NativeConfig
 from genrec.tasks import TASKS
@@ -88,7 +89,7 @@ def open_export(
     index: ItemIndex,
     graph: Graph,
     threads: int,
-    tasks: Iterable[str],
+    tasks: Collection[str],
 ) -> dict[str, ReusesPrompts]:
     """A decoder of an export for each task.
 
@@ -113,17 +114,14 @@ def open_export(
         )
     graphs, matrices = files / DIRECTORY / graph, files / DIRECTORY / MATRICES
     if facts.family == NATIVE:
-        for name in tasks:
-            if TASKS[name].is_text:
-                raise IndexFormatError(
-                    f"expected an export that writes text for the task '{name}', got one of codes alone; "
-                    "run: genrec export BUNDLE"
-                )
         config = NativeConfig.from_dict(json.loads((files / "model" / CONFIG_FILE).read_text("utf-8")))
         native = OnnxNativeDecoder(graphs, matrices, config, facts.body, index.codes, threads)
-        return dict.fromkeys(tasks, native)
+        if not any(TASKS[name].is_text for name in tasks):
+            return dict.fromkeys(tasks, native)
+        writer = open_native_text(native, graphs, matrices, threads)
+        return {name: writer if TASKS[name].is_text else native for name in tasks}
     if facts.family == CAUSAL_LM:
-        codes = OnnxDecoder(
+        codes = OnnxDecoder.open(
             graphs,
             matrices,
             facts.body,

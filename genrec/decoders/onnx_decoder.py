@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -25,6 +25,16 @@ from genrec.decoders.tree_mask import RaggedRows, check_parents, compacted_paren
 from index.artifact import load_array
 from index.errors import DecoderError
 from index.types import Float32Array, Int64Array, IntArray
+
+
+class Embedding(Protocol):
+    """Vectors by token id: a matrix, or what looks like one."""
+
+    def __len__(self) -> int:
+        """How many ids there are."""
+
+    def __getitem__(self, ids: Int64Array, /) -> Float32Array:
+        """float32[..., H] of int64[...]."""
 
 
 class OnnxState:
@@ -65,24 +75,36 @@ class OnnxState:
 
 
 class OnnxDecoder:
-    """Implements :class:`genrec.decoders.base.ReusesPrompts` over an exported language model.
+    """Implements :class:`genrec.decoders.base.ReusesPrompts` over an exported body that is causal.
 
     Args:
-        graphs: directory of the body's graph.
-        matrices: directory of the matrices (``.npy``, memory-mapped).
-        shape: the body graph's.
+        body: the graph of the layers.
+        embedding: ids to vectors.
+        head: hidden rows to logits.
         max_positions: most tokens of prompt and answer; None where there is no limit.
         token_offset: added to every token id that comes from the search, as in the torch twin.
         reader: how prompts become tokens.
-        threads: CPU threads of a graph; what numpy does takes the BLAS threads of the process.
-
-    Raises:
-        IndexFormatError: a file is missing or damaged.
-        MissingDependencyError: onnxruntime is not installed.
     """
 
     def __init__(
         self,
+        body: BodySession,
+        embedding: Embedding,
+        head: NumpyHead,
+        max_positions: int | None,
+        token_offset: int = 0,
+        reader: PromptReader | None = None,
+    ) -> None:
+        self._body = body
+        self._embedding = embedding
+        self._head = head
+        self.max_positions = max_positions
+        self._reader = reader or PromptReader()
+        self.token_offset = token_offset
+
+    @classmethod
+    def open(
+        cls,
         graphs: Path,
         matrices: Path,
         shape: BodyShape,
@@ -90,17 +112,29 @@ class OnnxDecoder:
         token_offset: int = 0,
         reader: PromptReader | None = None,
         threads: int = 1,
-    ) -> None:
-        self._body = BodySession(graphs / BODY_FILE, threads, shape)
-        self._shape = shape
-        self._embedding = _matrix(matrices, "embedding")  # [V, H]
+    ) -> OnnxDecoder:
+        """The decoder of an exported language model.
+
+        Args:
+            graphs: directory of the body's graph.
+            matrices: directory of the matrices (``.npy``, memory-mapped).
+            shape: the body graph's.
+            max_positions: see above, as ``token_offset`` and ``reader``.
+            token_offset: see above.
+            reader: see above.
+            threads: CPU threads of a graph; what numpy does takes the BLAS threads of the process.
+
+        Raises:
+            IndexFormatError: a file is missing or damaged.
+            MissingDependencyError: onnxruntime is not installed.
+        """
+        body = BodySession(graphs / BODY_FILE, threads, shape)
+        embedding = _matrix(matrices, "embedding")  # [V, H]
         tied = not (matrices / "head.npy").is_file()
         bias = _matrix(matrices, "head_bias") if (matrices / "head_bias.npy").is_file() else None
         sums = Session(graphs / HEAD_FILE, threads) if (graphs / HEAD_FILE).is_file() else None
-        self._head = NumpyHead(self._embedding if tied else _matrix(matrices, "head"), bias, sums)
-        self.max_positions = max_positions
-        self._reader = reader or PromptReader()
-        self.token_offset = token_offset
+        head = NumpyHead(embedding if tied else _matrix(matrices, "head"), bias, sums)
+        return cls(body, embedding, head, max_positions, token_offset, reader)
 
     def with_offset(self, token_offset: int) -> OnnxDecoder:
         """A decoder of the same sessions for answers whose token ids start elsewhere; text starts at 0."""
@@ -116,7 +150,7 @@ class OnnxDecoder:
     def prompt_key(self, prompt: Prompt) -> Int64Array:
         """int64[P]: the token ids the model would read; see the contract."""
         ids = self._reader.ids(prompt)
-        self._check_tokens(ids)
+        self._check_tokens(ids, len(self._embedding))  # of a native model, items too
         self._check_positions(len(ids) - 1)
         return ids
 
@@ -202,12 +236,13 @@ class OnnxDecoder:
         return self._head.all_logits(hidden)[:, self.token_offset :]
 
     def _no_hidden(self) -> Hidden:
-        return np.empty((0, self._shape.hidden_size), np.float32)
+        return np.empty((0, self._head.weight.shape[1]), np.float32)
 
-    def _check_tokens(self, ids: Int64Array) -> None:
-        if len(ids) and not 0 <= ids.min() <= ids.max() < self.vocabulary:
+    def _check_tokens(self, ids: Int64Array, most: int | None = None) -> None:
+        most = self.vocabulary if most is None else most
+        if len(ids) and not 0 <= ids.min() <= ids.max() < most:
             raise DecoderError(
-                f"expected token ids in 0 .. {self.vocabulary - 1}, got {ids.min()} .. {ids.max()} "
+                f"expected token ids in 0 .. {most - 1}, got {ids.min()} .. {ids.max()} "
                 f"(token_offset {self.token_offset}); use the tokenizer the index was built with"
             )
 

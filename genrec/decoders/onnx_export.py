@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,16 +16,17 @@ import numpy as np
 
 from genrec.bundle import Bundle, changing_bundle, load_bundle
 from genrec.decoders.base import Decoder, Items, ReusesPrompts, Tokens
+from genrec.decoders.causal_decoder import CausalDecoder
 from genrec.decoders.export_check import CheckCases, Difference, compare, require_equal, top_overlap
 from genrec.decoders.export_files import quantise, stored_dtypes, write_causal_lm, write_native
 from genrec.decoders.exported import (
-    CAUSAL_LM,
     DEFAULT_CHECKS,
     DEFAULT_GATE,
     DIRECTORY,
     EXPORT,
     FLOAT32,
     INT8,
+    NATIVE,
     ExportFacts,
     Graph,
     open_export,
@@ -93,23 +94,25 @@ def export_bundle(
     say = stage or (lambda _: None)
     say("comparing file hashes")
     bundle = load_bundle(path, verify=True)
-    task = _compared_task(bundle)
-    reference = bundle.decoder("torch", task=task)
+    tasks = _compared_tasks(bundle)
+    references = bundle.decoders("torch", tasks=tasks)
     with changing_bundle(bundle, replacing=DIRECTORY) as (files, manifest):
         directory = files / DIRECTORY
         directory.mkdir()
         say("writing graphs and matrices")
-        facts = _write(bundle, reference, directory)
+        facts = _write(bundle, references[tasks[0]], directory)
 
-        def opened(graph: Graph) -> ReusesPrompts:
+        def opened(graph: Graph) -> Mapping[str, ReusesPrompts]:
             model = bundle.artifact.manifest["model"]
-            return open_export(files, facts, model, bundle.index, graph, 1, [task])[task]
+            return open_export(files, facts, model, bundle.index, graph, 1, tasks)
 
         say("comparing with torch")
         exported = opened(FLOAT32)
         worst = Difference(0.0, "nowhere", 0)
-        for seed in range(checks):
-            worst = worst.worse(compare(reference, exported, _cases(bundle, reference, seed), seed))
+        for task, reference in references.items():
+            for seed in range(checks):
+                cases = _cases(bundle, task, reference, seed)
+                worst = worst.worse(compare(reference, exported[task], cases, seed).told_of(task))
         require_equal(worst)
         agreement = {"difference": worst.share, "worst_case": worst.case, "logits": worst.logits}
         facts = replace(facts, graphs={FLOAT32: agreement})
@@ -119,7 +122,10 @@ def export_bundle(
             quantise(directory)
             facts = replace(facts, graphs={**facts.graphs, INT8: {}})
             say(f"comparing the top {OVERLAP_TOP} of quantised and float")
-            overlap = _overlap(bundle, task, exported, opened(INT8), histories)
+            quantised = opened(INT8)
+            overlap = min(
+                _overlap(bundle, task, exported[task], quantised[task], histories) for task in tasks
+            )
             if not overlap >= gate:
                 raise DecoderError(
                     f"expected int8 to find {gate:.1%} of the float model's top {OVERLAP_TOP}, got {overlap:.1%}; "
@@ -136,10 +142,15 @@ def export_bundle(
     return ExportReport(path, bundle.family, written, worst, overlap, time.monotonic() - started)
 
 
-def _compared_task(bundle: Bundle) -> str:
-    """The task whose answers may be any token: text, where a language model has codes behind its vocabulary."""
-    text = [name for name in bundle.modes if TASKS[name].is_text]
-    return text[0] if text and bundle.family == CAUSAL_LM else bundle.modes[0]
+def _compared_tasks(bundle: Bundle) -> list[str]:
+    """A task for each way the model has of answering.
+
+    A language model has one: its answers may be any token, codes among them, and text shows more of it. A native
+    model writes codes by its own heads and text by another.
+    """
+    text = [name for name in bundle.modes if TASKS[name].is_text][:1]
+    codes = [name for name in bundle.modes if not TASKS[name].is_text][:1]
+    return [*codes, *text] if bundle.family == NATIVE else (text or codes)
 
 
 def _write(bundle: Bundle, reference: Decoder, directory: Path) -> ExportFacts:
@@ -165,10 +176,13 @@ def _write(bundle: Bundle, reference: Decoder, directory: Path) -> ExportFacts:
     )
 
 
-def _cases(bundle: Bundle, reference: Decoder, seed: int) -> CheckCases:
+def _cases(bundle: Bundle, task: str, reference: Decoder, seed: int) -> CheckCases:
     if isinstance(reference, NativeDecoder):
         return native_cases(reference, seed)
-    assert isinstance(reference, TorchDecoder)
+    assert isinstance(reference, CausalDecoder)
+    if bundle.family == NATIVE:
+        items = len(bundle.index.catalog)
+        return native_text_cases(reference, bundle.speech.form.max_items, items, seed)
     return language_cases(reference, seed)
 
 
@@ -188,7 +202,23 @@ def native_cases(decoder: NativeDecoder, seed: int) -> CheckCases:
     )
 
 
-def language_cases(decoder: TorchDecoder, seed: int) -> CheckCases:
+def native_text_cases(decoder: CausalDecoder, max_items: int, items: int, seed: int) -> CheckCases:
+    """Histories as for codes, a mark behind them, and tokens of the whole text vocabulary."""
+    rng = np.random.default_rng(seed)
+    lengths = (0, max_items + 2, 1, 5, max_items - 1)
+    rows = [rng.integers(0, items, length) for length in lengths]
+    marks = [Tokens(rng.integers(0, decoder.vocabulary, 1)) for _ in rows]
+    longer = [np.append(one, rng.integers(0, items, 2)) for one in rows]
+    return CheckCases(
+        prompts=tuple((Items(one), mark) for one, mark in zip(rows, marks, strict=True)),
+        longer=tuple((Items(one), mark) for one, mark in zip(longer, marks, strict=True)),
+        lengths=lengths,
+        tokens_at=lambda depth: (0, decoder.vocabulary),
+        depth=_DEPTH,
+    )
+
+
+def language_cases(decoder: CausalDecoder, seed: int) -> CheckCases:
     """Random tokens of the whole vocabulary; answers of those a search may name."""
     rng = np.random.default_rng(seed)
     longest = max(1, (decoder.max_positions or 2**31) - _DEPTH - 3)

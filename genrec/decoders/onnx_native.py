@@ -26,6 +26,7 @@ from index.types import Float32Array, Int32Array, Int64Array, IntArray
 
 BODY_FILE = "body.onnx"
 HEAD_FILE = "head.onnx"
+TEXT_SUMS_FILE = "text_sums.onnx"  # the text head's, where its vocabulary is large
 
 # A level's table as one product against gathering two vectors per edge: as in the torch twin.
 DENSE_GAIN = 16
@@ -58,13 +59,13 @@ class OnnxNativeDecoder:
         threads: int = 1,
     ) -> None:
         self.config = config
-        self._body = BodySession(graphs / BODY_FILE, threads, shape)
+        self.body = BodySession(graphs / BODY_FILE, threads, shape)
         self._head = Session(graphs / HEAD_FILE, threads)
 
         def matrix(name: str) -> Float32Array:
             return cast(Float32Array, np.asarray(load_array(matrices, name)))
 
-        self._start = matrix("start")  # [H]
+        self.start = matrix("start")  # [H]
         self._bias = matrix("code_bias")  # [V]
         self._codes = CodeTable(config.code_sizes, matrix("code_embedding"))  # [V, H]
         self._residual = matrix("residual")  # [M + 1, H], the first row zero
@@ -75,9 +76,14 @@ class OnnxNativeDecoder:
         self._from_prefix = matrix("from_prefix")  # [L, H, F], zero at level 0
         self._out, self._out_bias = matrix("out"), matrix("out_bias")  # [L, F, H], [L, H]
 
+    @property
+    def items(self) -> int:
+        """N, the rows of the catalog."""
+        return len(self._item_tokens)
+
     def prompt_key(self, prompt: Prompt) -> Int64Array:
         """int64[P]: the rows the model would read; see the contract."""
-        return history_rows(prompt, self.config.max_items, len(self._item_tokens))
+        return history_rows(prompt, self.config.max_items, self.items)
 
     def prefill(self, prompts: Sequence[Prompt], kept: Sequence[State | None] | None = None) -> Prefilled:
         """Run the body over the histories; each prompt is one Items segment, possibly empty.
@@ -98,12 +104,12 @@ class OnnxNativeDecoder:
             # One position at least is run: its hidden row is what the heads start from.
             shared = 0 if known is None else min(1 + common_length(known.rows, history), len(history))
             memories.append(
-                self._body.memory(grows=False)
+                self.body.memory(grows=False)
                 if known is None
                 else known.memory.begun(shared, room=len(history) + 1 - shared)
             )
-            rest.append(self._vectors(history[shared - 1 :]) if shared else self._positions(history))
-        hidden = self._body.prefill(rest, memories)
+            rest.append(self.item_vectors(history[shared - 1 :]) if shared else self._positions(history))
+        hidden = self.body.prefill(rest, memories)
         levels, size = self.config.levels, self.config.hidden_size
         projected = (hidden @ self._from_hidden + self._hidden_bias).reshape(len(prompts), levels, -1)
         query = self._query(0, projected[:, 0], np.zeros((len(prompts), size), np.float32))
@@ -187,9 +193,9 @@ class OnnxNativeDecoder:
 
     def _positions(self, history: Int64Array) -> Float32Array:
         """float32[P + 1, H]: the start, then the items."""
-        return np.concatenate([self._start[None], self._vectors(history)])
+        return np.concatenate([self.start[None], self.item_vectors(history)])
 
-    def _vectors(self, rows: Int64Array) -> Float32Array:
+    def item_vectors(self, rows: Int64Array) -> Float32Array:
         """float32[n, H] of items: the sum of their codes, and their own vector where they have one."""
         vectors: Float32Array = self._codes.embedding[self._item_tokens[rows]].sum(1)
         return vectors + self._residual[self._residual_place[rows]]

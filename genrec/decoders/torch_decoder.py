@@ -2,30 +2,25 @@
 
 Body, embedding and head are taken apart: embeddings are looked up, the body
 (:mod:`genrec.decoders.model_body`) runs with our mask and positions, and the head
-(:mod:`genrec.decoders.output_head`) is evaluated only for the tokens asked for. The tree of tokens behind a prompt is
-:mod:`genrec.decoders.tree_decoder`'s. This module knows no trie, no items and no scores.
+(:mod:`genrec.decoders.output_head`) is evaluated only for the tokens asked for. Prompts and the tree of tokens behind
+them are :mod:`genrec.decoders.causal_decoder`'s. This module knows no trie, no items and no scores.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from genrec.decoders.base import Prefilled, Prompt, State, Tokens
-from genrec.decoders.key_values import common_length
-from genrec.decoders.kv_cache import StepCache, TorchState
+from genrec.decoders.base import Tokens
+from genrec.decoders.causal_decoder import CausalDecoder
 from genrec.decoders.model_body import body_of
-from genrec.decoders.output_head import OutputHead, numpy_of
+from genrec.decoders.output_head import OutputHead
 from genrec.decoders.prompt_reader import PromptReader
-from genrec.decoders.tree_decoder import TreeDecoder
-from genrec.decoders.tree_mask import RaggedRows, prompt_mask
 from index.errors import DecoderError
-from index.types import BoolArray, Int64Array
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,7 +32,7 @@ _BODY_ARGUMENTS = ("inputs_embeds", "position_ids", "attention_mask", "past_key_
 _LAYER_KINDS = {"full_attention", "sliding_attention", "global"}
 
 
-class TorchDecoder(TreeDecoder):
+class TorchDecoder(CausalDecoder):
     """Scores next tokens with a causal language model run by torch.
 
     Args:
@@ -65,10 +60,10 @@ class TorchDecoder(TreeDecoder):
         model.train(False)
         _check_architecture(model)
         self.model = model
-        self._body = body_of(model)
         head = _head(model)
         bias: torch.Tensor | None = getattr(head, "bias", None)
         super().__init__(
+            body_of(model),
             model.get_input_embeddings(),
             OutputHead(head.weight.detach(), None if bias is None else bias.detach()),
             token_offset,
@@ -103,52 +98,6 @@ class TorchDecoder(TreeDecoder):
         on_cpu = device is None or torch.device(device).type == "cpu"
         model = AutoModelForCausalLM.from_pretrained(path_or_name, dtype=torch.float32 if on_cpu else "auto")
         return cls(model, token_offset, device, reader)
-
-    @torch.inference_mode()
-    def prefill(self, prompts: Sequence[Prompt], kept: Sequence[State | None] | None = None) -> Prefilled:
-        """Run the prompts (B of them, of any lengths, padded inside), each from a kept state where one is given.
-
-        Raises:
-            DecoderError: a prompt is empty, has a segment the model cannot read, holds an id outside the
-                vocabulary, or is longer than the model's positions; or a kept state is not this decoder's.
-        """
-        if not prompts:
-            return Prefilled([], self._no_hidden())
-        keys = [self.prompt_key(prompt) for prompt in prompts]
-        states = [
-            TorchState(ids) if state is None else self._begun(ids, state)
-            for ids, state in zip(keys, kept or [None] * len(keys), strict=True)
-        ]
-        known = np.array([state.prompt_length for state in states])
-        rest = [ids[length:] for ids, length in zip(keys, known, strict=True)]
-        rows = RaggedRows(np.repeat(np.arange(len(keys)), [len(part) for part in rest]))
-        embedded = self._embed(rows, np.concatenate(rest))
-        cache = StepCache(states, rows.count.tolist())
-        if known.any():
-            position = rows.pad(known[rows.request] + rows.column)
-            hidden = self._body.extend(embedded, position, prompt_mask(rows, known), cache)
-            hidden = hidden[torch.arange(len(keys)), torch.from_numpy(rows.count - 1)]
-        else:
-            hidden = self._body.prefill(embedded, rows, cache)
-        for state, ids in zip(states, keys, strict=True):
-            state.prompt_length = len(ids)
-        return Prefilled(list[State](states), numpy_of(hidden))
-
-    def _begun(self, ids: Int64Array, kept: State) -> TorchState:
-        """A state that begins ``ids`` with what a kept one shares; at least one position is left to run."""
-        (mine,) = self._own_states([kept])
-        return mine.begun(ids, min(common_length(mine.prompt, ids), len(ids) - 1))
-
-    def _run(
-        self,
-        states: Sequence[TorchState],
-        rows: RaggedRows,
-        ids: Int64Array,
-        position: Int64Array,
-        sees: BoolArray,
-    ) -> torch.Tensor:
-        cache = StepCache(states, rows.count.tolist())
-        return self._body.extend(self._embed(rows, ids), rows.pad(position), sees, cache)
 
     @torch.inference_mode()
     def _check_logits(self, model: PreTrainedModel) -> None:

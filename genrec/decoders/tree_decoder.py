@@ -54,6 +54,8 @@ class TreeDecoder(ABC):
     ) -> None:
         self._embedding = embedding
         self._head = head
+        # A prompt may hold what an answer cannot, such as a native model's items.
+        self._inputs = int(getattr(embedding, "num_embeddings", head.vocabulary))
         self._reader = reader
         self.max_positions = max_positions
         self._check_offset(token_offset)
@@ -78,7 +80,7 @@ class TreeDecoder(ABC):
     def prompt_key(self, prompt: Prompt) -> Int64Array:
         """int64[P]: the token ids the model would read; see :class:`genrec.decoders.base.ReusesPrompts`."""
         ids = self._reader.ids(prompt)
-        self._check_tokens(ids)
+        self._check_tokens(ids, self._inputs)
         self._check_positions(len(ids) - 1)
         return ids
 
@@ -182,10 +184,11 @@ class TreeDecoder(ABC):
         if not 0 <= token_offset < self.vocabulary:
             raise DecoderError(f"expected 0 <= token_offset < {self.vocabulary}, got {token_offset}")
 
-    def _check_tokens(self, ids: Int64Array) -> None:
-        if len(ids) and not 0 <= ids.min() <= ids.max() < self.vocabulary:
+    def _check_tokens(self, ids: Int64Array, most: int | None = None) -> None:
+        most = self.vocabulary if most is None else most
+        if len(ids) and not 0 <= ids.min() <= ids.max() < most:
             raise DecoderError(
-                f"expected token ids in 0 .. {self.vocabulary - 1}, got {ids.min()} .. {ids.max()} "
+                f"expected token ids in 0 .. {most - 1}, got {ids.min()} .. {ids.max()} "
                 f"(token_offset {self.token_offset}); use the tokenizer the index was built with"
             )
 

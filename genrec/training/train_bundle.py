@@ -6,8 +6,8 @@ Selection looks at validation events only; test events are never read here.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,8 +19,9 @@ from genrec.evaluation.protocol import figures, rank_cases
 from genrec.native_model import NativeConfig, NativeModel
 from genrec.recommender import Recommender
 from genrec.search import Normalize
-from genrec.tasks import TaskDefaults
+from genrec.tasks import TASKS, QueryDefaults, TaskDefaults, tasks_in_order
 from genrec.training.pretrain import Progress, TrainSettings, train_native
+from genrec.training.text_part import TEXT_BEAM, TextPart, text_part
 from index.build import Holdout, training_part
 from index.errors import TrainingError
 from index.histories import Cases, Histories, leave_one_out, temporal_split
@@ -42,6 +43,8 @@ class TrainedBundle:
     parameters: int
     normalize: Normalize
     validation: dict[str, dict[str, float]]  # figures per normalisation, empty where nothing was held out
+    title_normalize: Normalize | None = None  # None where the model writes no titles
+    title_validation: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def train_bundle(
@@ -54,6 +57,7 @@ def train_bundle(
     progress: Progress | None = None,
     stage: Callable[[str], None] | None = None,
     resume: bool = False,
+    tasks: Sequence[str] = (SEMANTIC_ID,),
 ) -> TrainedBundle:
     """Train a native model on an index and write a bundle.
 
@@ -66,9 +70,11 @@ def train_bundle(
         progress: called after every step.
         stage: told what happens after the steps.
         resume: go on from the checkpoint of a run that was killed.
+        tasks: what the one model is to answer; ``semantic_id`` is always among them.
 
     Raises:
-        TrainingError: nothing to train on, or the checkpoint belongs to another run.
+        TrainingError: nothing to train on, tasks that a native model does not have, or the checkpoint belongs to
+            another run.
     """
     started = time.monotonic()
     holdout = index.settings["holdout"]
@@ -78,13 +84,18 @@ def train_bundle(
             f"expected training events, got none of {histories.num_events} with holdout '{holdout}'; "
             f"histories need three events or more, or build the index with --holdout none"
         )
+    say = stage or (lambda _: None)
     config = config or NativeConfig(code_sizes=index.level_sizes)
+    text = _text_part(index, tasks, config, say)
+    if text is not None:
+        config = text.config
     cases = None if holdout == "none" else validation_sample(histories, holdout, settings.seed)
     checkpoint = checkpoint_path(out)
 
     def validate(model: NativeModel) -> dict[str, float]:
         assert cases is not None
-        return validation_figures(index, model, cases, "catalog", SELECTION_BEAM)
+        found = validation_figures(index, model, cases, "catalog", SELECTION_BEAM)
+        return found if text is None else {**found, **text.figures(model, cases)}
 
     out.parent.mkdir(parents=True, exist_ok=True)
     result = train_native(
@@ -97,15 +108,9 @@ def train_bundle(
         progress=progress,
         checkpoint=checkpoint,
         resume=resume,
+        corpus=None if text is None else text.corpus,
     )
-    defaults = TaskDefaults()
-    validation: dict[str, dict[str, float]] = {}
-    if cases is not None and len(cases):
-        (stage or (lambda _: None))("choosing the normalisation on validation")
-        for name in get_args(Normalize):
-            validation[name] = validation_figures(index, result.model, cases, name, defaults.beam)
-        best = max(validation, key=lambda name: validation[name][SELECTION_METRIC])
-        defaults = replace(defaults, normalize="catalog" if best == "catalog" else "vocabulary")
+    chosen = _chosen(index, result.model, cases, text, tasks, say)
     parameters = sum(p.numel() for p in result.model.parameters())
     seconds = time.monotonic() - started
     facts: dict[str, Any] = {
@@ -115,20 +120,101 @@ def train_bundle(
         "parameters": parameters,
         "training_events": training.num_events,
         "holdout": holdout,
-        "validation": validation,
+        "validation": chosen.validation,
+        **({"title_validation": chosen.title_validation} if "title" in chosen.defaults else {}),
     }
-    (stage or (lambda _: None))("writing the bundle")
+    say("writing the bundle")
     save_bundle(
         out,
         index,
         result.model.save,
         family="native",
-        tasks={SEMANTIC_ID: defaults},
+        tasks=chosen.defaults,
         trained_events=event_hashes(training, index.catalog.item_ids),
         facts=facts,
+        text=None if text is None else text.bundled,
     )
     checkpoint.unlink(missing_ok=True)
-    return TrainedBundle(out, result.steps, seconds, parameters, defaults.normalize, validation)
+    titles = chosen.defaults.get("title")
+    return TrainedBundle(
+        out,
+        result.steps,
+        seconds,
+        parameters,
+        chosen.defaults[SEMANTIC_ID].normalize,
+        chosen.validation,
+        None if titles is None else titles.normalize,
+        chosen.title_validation,
+    )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """How each task is asked, and why."""
+
+    defaults: dict[str, TaskDefaults]
+    validation: dict[str, dict[str, float]]
+    title_validation: dict[str, dict[str, float]]
+
+
+def _chosen(
+    index: ItemIndex,
+    model: NativeModel,
+    cases: Cases | None,
+    text: TextPart | None,
+    tasks: Sequence[str],
+    say: Callable[[str], None],
+) -> _Chosen:
+    """Defaults of every task: the better normalisation on validation, the usual one where nothing is held out."""
+    codes, titles = TaskDefaults(), TaskDefaults("vocabulary", TEXT_BEAM)
+    defaults: dict[str, TaskDefaults] = {SEMANTIC_ID: codes}
+    validation: dict[str, dict[str, float]] = {}
+    title_validation: dict[str, dict[str, float]] = {}
+    measurable = cases is not None and len(cases) > 0
+    if measurable:
+        assert cases is not None
+        say("choosing the normalisation on validation")
+        for name in get_args(Normalize):
+            validation[name] = validation_figures(index, model, cases, name, codes.beam)
+        defaults[SEMANTIC_ID] = replace(codes, normalize=_best(validation))
+    if text is not None and "title" in tasks:
+        if measurable:
+            assert cases is not None
+            say("choosing the normalisation of titles on validation")
+            for name in get_args(Normalize):
+                title_validation[name] = text.title_figures(model, cases, name)
+            titles = replace(titles, normalize=_best(title_validation))
+        defaults["title"] = titles
+    if text is not None and "query" in tasks:
+        queries = QueryDefaults(beam=TEXT_BEAM)
+        if measurable:
+            assert cases is not None
+            say("choosing k1 and b of BM25 for queries on validation")
+            queries = text.tuned_queries(model, cases, queries)
+        defaults["query"] = queries
+    return _Chosen(defaults, validation, title_validation)
+
+
+def _text_part(
+    index: ItemIndex, tasks: Sequence[str], config: NativeConfig, say: Callable[[str], None]
+) -> TextPart | None:
+    """What is needed to write text; None where codes alone are asked for."""
+    known = [name for name, spec in TASKS.items() if spec.is_mode]
+    if SEMANTIC_ID not in tasks or not set(tasks) <= set(known):
+        raise TrainingError(
+            f"expected {SEMANTIC_ID}, with or without {' and '.join(known[1:])}, as tasks of a native model, got "
+            f"{', '.join(tasks) or 'none'}; correct --tasks"
+        )
+    texts = [name for name in tasks_in_order(tasks) if TASKS[name].is_text]
+    if not texts:
+        return None
+    say("learning a vocabulary from the titles")
+    return text_part(index, texts, config)
+
+
+def _best(validation: Mapping[str, dict[str, float]]) -> Normalize:
+    best = max(validation, key=lambda name: validation[name][SELECTION_METRIC])
+    return "catalog" if best == "catalog" else "vocabulary"
 
 
 def checkpoint_path(out: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +11,32 @@ import numpy as np
 import torch
 
 from genrec.bundle import save_bundle
+from genrec.bundle_text import BundleText
 from genrec.decoders.export_files import write_causal_lm
 from genrec.decoders.exported import CAUSAL_LM, FLOAT32, MATRICES, NATIVE
 from genrec.decoders.onnx_decoder import OnnxDecoder
 from genrec.decoders.prompt_reader import HistoryForm
 from genrec.decoders.torch_decoder import TorchDecoder
 from genrec.native_model import NativeConfig, NativeModel
-from genrec.tasks import TaskDefaults
+from genrec.speech import SpeechForm
+from genrec.tasks import QueryDefaults, TaskDefaults
 from index.item_index import SEMANTIC_ID, ItemIndex
 from tests.genrec import tiny_models
+from tests.toy_text import toy_text
 
 FAMILIES = ("gpt2", "llama", "qwen3")
 TOKEN_OFFSET = 5  # vocabulary id of the trie's token 0 in the language-model bundles
 FORM = HistoryForm(start=(1, 2), max_items=8, block=4)
 
 
-def native_model(index: ItemIndex, seed: int = 0) -> NativeModel:
+def native_model(index: ItemIndex, seed: int = 0, text: BundleText | None = None) -> NativeModel:
     """Random weights, large enough that every part moves the output; a third of the items have a residual."""
     config = NativeConfig(
         code_sizes=index.level_sizes, hidden_size=16, layers=2, heads=2, max_items=6, head_size=24
     )
+    if text is not None:
+        facts = text.vocabulary.facts
+        config = replace(config, text_size=text.vocabulary.size, max_text=facts.longest)
     torch.manual_seed(seed)
     model = NativeModel(config, index.codes, np.unique(index.codes[::3], axis=0))
     with torch.no_grad():
@@ -45,6 +53,19 @@ def native_bundle(path: Path, index: ItemIndex, seed: int = 0) -> Path:
     return path
 
 
+def writer_bundle(path: Path, index: ItemIndex, seed: int = 0) -> Path:
+    """A bundle with a native model that writes codes, titles and queries."""
+    text = replace(toy_text(index), form=SpeechForm("compact", max_items=6))
+    model = native_model(index, seed, text)
+    tasks = {
+        SEMANTIC_ID: TaskDefaults(beam=10),
+        "title": TaskDefaults("vocabulary", beam=10),
+        "query": QueryDefaults(beam=10, queries=4),
+    }
+    _save(path, index, model.save, NATIVE, {}, tasks, text)
+    return path
+
+
 def language_bundle(path: Path, index: ItemIndex, family: str = "qwen3") -> Path:
     """A bundle with a causal language model that reads histories as codes."""
     vocabulary = TOKEN_OFFSET + sum(index.level_sizes)
@@ -57,12 +78,22 @@ def language_bundle(path: Path, index: ItemIndex, family: str = "qwen3") -> Path
 def exported(decoder: TorchDecoder, directory: Path) -> OnnxDecoder:
     """The language model of a decoder, exported and opened again, unchecked."""
     shape = write_causal_lm(decoder.model, directory)
-    return OnnxDecoder(
+    return OnnxDecoder.open(
         directory / FLOAT32, directory / MATRICES, shape, decoder.max_positions, decoder.token_offset
     )
 
 
-def _save(path: Path, index: ItemIndex, save_model: Any, family: str, facts: dict[str, Any]) -> None:
+def _save(
+    path: Path,
+    index: ItemIndex,
+    save_model: Any,
+    family: str,
+    facts: dict[str, Any],
+    tasks: Mapping[str, TaskDefaults] | None = None,
+    text: BundleText | None = None,
+) -> None:
     no_events = np.zeros(0, np.uint64)
-    tasks = {SEMANTIC_ID: TaskDefaults(beam=10)}
-    save_bundle(path, index, save_model, family=family, tasks=tasks, trained_events=no_events, facts=facts)
+    tasks = tasks or {SEMANTIC_ID: TaskDefaults(beam=10)}
+    save_bundle(
+        path, index, save_model, family=family, tasks=tasks, trained_events=no_events, facts=facts, text=text
+    )

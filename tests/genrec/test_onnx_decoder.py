@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genrec.decoders.base import Decoder, Items, Prompt, ReusesPrompts, Tokens
+from genrec.decoders.body_shape import BodyShape
 from genrec.decoders.onnx_decoder import OnnxDecoder, OnnxState
 from genrec.decoders.prompt_reader import HistoryForm, PromptReader
 from genrec.decoders.torch_decoder import TorchDecoder
@@ -24,6 +25,8 @@ from tests.genrec import tiny_models
 from tests.genrec.onnx_models import FAMILIES, exported
 from tests.genrec.test_torch_decoder import Tree, all_logits, ints, prompts_of
 from tests.genrec.tiny_models import VOCABULARY
+
+SHAPE = BodyShape(layers=2, key_heads=2, head_size=16, hidden_size=32)
 
 
 class Pair:
@@ -289,10 +292,10 @@ class TestRefusals:
 
     def test_a_graph_that_is_none(self, small: OnnxDecoder, tmp_path: Path) -> None:
         with pytest.raises(IndexFormatError, match=r"body.onnx, got none; export the bundle again"):
-            OnnxDecoder(tmp_path, tmp_path, small._shape, None)
+            OnnxDecoder.open(tmp_path, tmp_path, SHAPE, None)
         (tmp_path / "body.onnx").write_bytes(b"no graph")
         with pytest.raises(IndexFormatError, match="expected a graph that onnxruntime"):
-            OnnxDecoder(tmp_path, tmp_path, small._shape, None)
+            OnnxDecoder.open(tmp_path, tmp_path, SHAPE, None)
 
 
 class TestReadingHistories:

@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 
 from genrec.decoders.base import Items, Tokens
+from genrec.query_words import QueryWords
 from genrec.speech import Speech, SpeechForm
-from genrec.tasks import TASKS, QueryDefaults, TaskDefaults, defaults_of, query_of, task, tasks_in_order
+from genrec.tasks import TASKS, QueryDefaults, TaskDefaults, defaults_of, task, tasks_in_order
 from genrec.vocabulary import TextVocabulary
 from index.catalog import Catalog
 from index.errors import IdentifierError, IndexFormatError, RequestError
@@ -82,8 +83,13 @@ def test_answers_are_the_paths_of_the_tries(speeches):
     assert TASKS["code_of_title"].answers(speech, ROWS) == TASKS["semantic_id"].answers(speech, ROWS)
 
 
-def test_a_query_is_the_beginning_of_a_title(speeches):
-    assert query_of("a b c d e f g h i j") == "a b c d e f g h"
+def test_a_query_is_the_rarest_neighbours_of_a_title(speeches):
+    titles = ["The pure oil", "The pure oil of roses by Weleda in a small blue bottle", "The oil in a bottle"]
+    assert (
+        QueryWords(titles).of(titles[1]) == "of roses by Weleda in"
+    )  # each word between the two is in none else
+    assert QueryWords(titles).of(titles[0]) == titles[0]
+    assert QueryWords(titles).of("") == ""
     (ids,) = TASKS["query"].answers(speeches["compact"], ROWS[:1])
     assert speeches["compact"].vocabulary.text(ids) == "The river comedy"
 

@@ -1,0 +1,91 @@
+"""CausalDecoder: a causal body over whatever its embedding reads, and a head, behind the decoder contract.
+
+A prompt is run once and kept; the tree of tokens behind it is :mod:`genrec.decoders.tree_decoder`'s. What is a
+model of Hugging Face's and what a native one is for :mod:`genrec.decoders.torch_decoder` and
+:mod:`genrec.decoders.native_text` to know. This module knows no trie, no items and no scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from genrec.decoders.base import Prefilled, Prompt, State
+from genrec.decoders.key_values import common_length
+from genrec.decoders.kv_cache import StepCache, TorchState
+from genrec.decoders.model_body import Body
+from genrec.decoders.output_head import OutputHead, numpy_of
+from genrec.decoders.prompt_reader import PromptReader
+from genrec.decoders.tree_decoder import TreeDecoder
+from genrec.decoders.tree_mask import RaggedRows, prompt_mask
+from index.types import BoolArray, Int64Array
+
+
+class CausalDecoder(TreeDecoder):
+    """Implements :class:`genrec.decoders.base.ReusesPrompts` over a body, an embedding and a head.
+
+    Args:
+        body: the layers between embedding and head.
+
+    The other arguments and what is raised: see :class:`~genrec.decoders.tree_decoder.TreeDecoder`.
+    """
+
+    def __init__(
+        self,
+        body: Body,
+        embedding: torch.nn.Module,
+        head: OutputHead,
+        token_offset: int,
+        max_positions: int | None,
+        reader: PromptReader,
+    ) -> None:
+        super().__init__(embedding, head, token_offset, max_positions, reader)
+        self._body = body
+
+    @torch.inference_mode()
+    def prefill(self, prompts: Sequence[Prompt], kept: Sequence[State | None] | None = None) -> Prefilled:
+        """Run the prompts (B of them, of any lengths, padded inside), each from a kept state where one is given.
+
+        Raises:
+            DecoderError: a prompt is empty, has a segment the model cannot read, holds an id outside the
+                vocabulary, or is longer than the model's positions; or a kept state is not this decoder's.
+        """
+        if not prompts:
+            return Prefilled([], self._no_hidden())
+        keys = [self.prompt_key(prompt) for prompt in prompts]
+        states = [
+            TorchState(ids) if state is None else self._begun(ids, state)
+            for ids, state in zip(keys, kept or [None] * len(keys), strict=True)
+        ]
+        known = np.array([state.prompt_length for state in states])
+        rest = [ids[length:] for ids, length in zip(keys, known, strict=True)]
+        rows = RaggedRows(np.repeat(np.arange(len(keys)), [len(part) for part in rest]))
+        embedded = self._embed(rows, np.concatenate(rest))
+        cache = StepCache(states, rows.count.tolist())
+        if known.any():
+            position = rows.pad(known[rows.request] + rows.column)
+            hidden = self._body.extend(embedded, position, prompt_mask(rows, known), cache)
+            hidden = hidden[torch.arange(len(keys)), torch.from_numpy(rows.count - 1)]
+        else:
+            hidden = self._body.prefill(embedded, rows, cache)
+        for state, ids in zip(states, keys, strict=True):
+            state.prompt_length = len(ids)
+        return Prefilled(list[State](states), numpy_of(hidden))
+
+    def _begun(self, ids: Int64Array, kept: State) -> TorchState:
+        """A state that begins ``ids`` with what a kept one shares; at least one position is left to run."""
+        (mine,) = self._own_states([kept])
+        return mine.begun(ids, min(common_length(mine.prompt, ids), len(ids) - 1))
+
+    def _run(
+        self,
+        states: Sequence[TorchState],
+        rows: RaggedRows,
+        ids: Int64Array,
+        position: Int64Array,
+        sees: BoolArray,
+    ) -> torch.Tensor:
+        cache = StepCache(states, rows.count.tolist())
+        return self._body.extend(self._embed(rows, ids), rows.pad(position), sees, cache)
