@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
@@ -18,8 +18,10 @@ from index.item_index import ItemIndex
 from index.item_vectors import VectorRecipe, fit_item_vectors
 from index.leakage import event_hashes
 from index.semantic_ids import EXTRA_SIZE, Collisions, fit_codebooks, level_tokens, unique_codes
-from index.text_encoders import resolve_encoder
+from index.text_encoders import Progress as TextProgress
+from index.text_encoders import TextEncoder, resolve_encoder
 from index.trie import build_trie
+from index.types import Float32Array
 
 Holdout: TypeAlias = Literal["last-two", "temporal", "none"]
 """What is never looked at. ``last-two``: the last two events of every user (validation, test). ``temporal``: the
@@ -27,6 +29,9 @@ last fifth of all events in global time (a tenth for each part). ``none``: nothi
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called as ``progress(stage, done, total)``."""
+
+Encode: TypeAlias = Callable[[TextEncoder, Sequence[str], TextProgress], Float32Array]
+"""Where an encoder runs: its vectors of all texts, float32[N, D], wherever they are computed."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ def build_index(
     histories: Histories | None = None,
     settings: IndexSettings | None = None,
     progress: Progress | None = None,
+    encode: Encode | None = None,
 ) -> ItemIndex:
     """Compile a catalog: text vectors, co-occurrence vectors, semantic IDs, trie, BM25.
 
@@ -69,6 +75,7 @@ def build_index(
         histories: whole histories; ``settings.holdout`` decides what is looked at. None builds from text only.
         settings: how; the measured defaults where not given.
         progress: told the stage and how far it is.
+        encode: where the encoder runs; here, where not given (:class:`index.ray_encoding.RayEncoding`: a cluster).
 
     Raises:
         CatalogError: the catalog has no item, or no field of a name in ``bm25_weights``.
@@ -86,7 +93,7 @@ def build_index(
     words = catalog_texts(catalog, bm25.weights)
     texts = catalog.texts()
     encoder = resolve_encoder(settings.text_encoder, texts, seed=settings.seed)
-    text = encoder.encode(texts, progress=lambda done, total: tell("text vectors", done, total))
+    text = (encode or _encode_here)(encoder, texts, lambda done, total: tell("text vectors", done, total))
     recipe = VectorRecipe(
         window=settings.cooccurrence_window,
         dimension=settings.cooccurrence_dimension,
@@ -121,6 +128,10 @@ def build_index(
 def level_sizes(codebook_sizes: tuple[int, ...], levels: int) -> tuple[int, ...]:
     """Codes per level: the codebooks', and the bound of the extra code where there is one."""
     return codebook_sizes if levels == len(codebook_sizes) else (*codebook_sizes, EXTRA_SIZE)
+
+
+def _encode_here(encoder: TextEncoder, texts: Sequence[str], progress: TextProgress) -> Float32Array:
+    return encoder.encode(texts, progress=progress)
 
 
 def _no_histories() -> Histories:

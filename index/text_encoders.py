@@ -35,7 +35,7 @@ TFIDF = "tfidf"
 ENCODER_FILE = "text_encoder.json"
 IDF, COMPONENTS = "idf", "components"
 
-_BATCH = 64  # texts a forward pass; larger gains nothing on CPU, where texts of one length fill the cores
+BATCH = 64  # texts a forward pass; larger gains nothing on CPU, where texts of one length fill the cores
 _CHUNK = 4096  # texts a TF-IDF product
 _LARGE = 1000  # texts from which on a term of a single one is dropped
 
@@ -84,11 +84,11 @@ class SentenceEncoder:
         vectors = np.zeros((len(texts), self.dimension), np.float32)
         # Texts of one length share a batch, so little is padded; the longest first, so memory peaks at once.
         order = np.argsort([-len(text) for text in texts], kind="stable")
-        for start in range(0, len(texts), _BATCH):
-            rows = order[start : start + _BATCH]
+        for start in range(0, len(texts), BATCH):
+            rows = order[start : start + BATCH]
             vectors[rows] = self._model.encode(
                 [texts[row] for row in rows],
-                batch_size=_BATCH,
+                batch_size=BATCH,
                 normalize_embeddings=True,
                 show_progress_bar=False,
             )

@@ -14,7 +14,7 @@ from genrec.batch.job import BATCH_USERS, SHARD_USERS, BatchProgress, Engine, ru
 from genrec.batch.local_engine import LocalEngine
 from genrec.batch.ray_engine import RayEngine
 from genrec.batch.users_file import open_users
-from genrec.cli.options import JsonFlag, QuietFlag, Verify
+from genrec.cli.options import JsonFlag, QuietFlag, RayAddress, Verify
 from genrec.cli.output import answers, print_json, stages
 from genrec.cli.recommend import BundlePath
 from genrec.cli.wish_options import MaxPer, ids_of, limits_of
@@ -43,12 +43,7 @@ def batch(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes or Ray actors; one a CPU where not given.")
     ] = None,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            help="A running cluster ('auto', ray://…); none: one on this machine.", metavar="ADDRESS"
-        ),
-    ] = None,
+    ray_address: RayAddress = None,
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Items per user.")] = 10,
     beam: Annotated[
         int | None, typer.Option(min=1, help="Prefixes kept per step; the bundle's default where not given.")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ from genrec.cli.options import (
     OnError,
     OptionalInteractions,
     QuietFlag,
+    RayAddress,
     TimeColumn,
     UserColumn,
     read_histories,
@@ -27,7 +28,9 @@ from index.artifact import open_artifact
 from index.build import Holdout, IndexSettings, build_index
 from index.catalog_readers import CatalogColumns, read_catalog
 from index.counted import counted
+from index.errors import RequestError
 from index.item_index import ItemIndex, index_of, load_index
+from index.ray_encoding import RayEncoding
 from index.semantic_ids import Collisions
 
 app = typer.Typer(
@@ -91,6 +94,10 @@ def build(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = _DEFAULTS.seed,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Where text becomes vectors: here, or on a Ray cluster.")
+    ] = "local",
+    ray_address: RayAddress = None,
     id_column: Annotated[
         str | None, typer.Option(help="Catalog column of the item id.", metavar="NAME")
     ] = None,
@@ -118,6 +125,8 @@ def build(
         if interactions
         else None
     )
+    if ray_address is not None and engine != "ray":
+        raise RequestError(f"expected --engine ray with --ray-address, got --engine {engine}; add it")
     settings = IndexSettings(
         text_encoder=text_encoder,
         levels=levels,
@@ -131,7 +140,8 @@ def build(
         bm25_weights=weights,
     )
     with stages(quiet) as progress:
-        index = build_index(reading.catalog, histories, settings, progress)
+        encode = RayEncoding(ray_address) if engine == "ray" else None
+        index = build_index(reading.catalog, histories, settings, progress, encode)
         progress("writing", 0, 1)
         index.save(out)
         progress("writing", 1, 1)

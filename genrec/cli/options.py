@@ -45,6 +45,12 @@ Threads: TypeAlias = Annotated[
 ]
 
 
+RayAddress: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="A running cluster ('auto', ray://…); none: one on this machine.", metavar="ADDRESS"),
+]
+
+
 def read_histories(
     path: Path,
     catalog: Catalog,
