@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from threading import Lock
 
 import numpy as np
-import polars as pl
 
 from genrec.caps import Caps
 from index.catalog import Catalog
 from index.errors import RequestError
+from index.labels import label_table
 from index.trie import TokenTrie
 from index.types import Int32Array
 
@@ -74,20 +74,6 @@ class CapRules:
                 if name not in self._catalog.frame.columns:
                     fields = ", ".join(self._catalog.frame.columns)
                     raise RequestError(f"expected a field of the catalog ({fields}) in max_per, got {name!r}")
-                by_row = _label_table(self._catalog.frame[name])
+                by_row = label_table(self._catalog.frame[name])
                 self._labels[name] = by_row[np.asarray(self._trie.item_at_rank, np.int64)]
             return self._labels[name]
-
-
-def _label_table(column: pl.Series) -> Int32Array:
-    """int32[N, F]: a number for every distinct value of each row, -1 where a row has fewer than F."""
-    values = pl.DataFrame({"row": np.arange(len(column)), "value": column})
-    if isinstance(column.dtype, pl.List):
-        values = values.explode("value")
-    values = values.drop_nulls().unique(maintain_order=True)
-    row = values["row"].to_numpy()
-    label = values["value"].rank("dense").to_numpy().astype(np.int32) - 1
-    place = np.arange(len(row)) - np.searchsorted(row, row)
-    table = np.full((len(column), int(place.max(initial=0)) + 1), -1, np.int32)
-    table[row, place] = label
-    return table

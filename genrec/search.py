@@ -46,6 +46,7 @@ def search(
     *,
     normalize: Normalize = "catalog",
     synchronize: Synchronize = "leaf",
+    length_penalty: float = 0.0,
 ) -> list[SearchResult]:
     """Find each request's most probable allowed items.
 
@@ -56,16 +57,22 @@ def search(
             the request searched alone (up to float rounding of the decoder).
         normalize: what a step's probabilities are normalised over.
         synchronize: ``"leaf"`` or ``"token"``.
+        length_penalty: of a token-synchronous search: scores are divided by the length of the path to this power,
+            as Hugging Face's beam search does; 1 ranks by the mean per token. Nothing is certified then.
 
     Raises:
         RequestError: k or beam below 1, an unknown mode, a prior or caps of another catalog, or wishes that
             contradict each other (the message says which).
     """
     _check(requests, normalize, synchronize, len(trie))
+    if length_penalty < 0 or (length_penalty and synchronize != "token"):
+        raise RequestError(
+            f"expected a length_penalty >= 0 with synchronize='token', got {length_penalty} with {synchronize!r}"
+        )
     if not requests:
         return []
     if synchronize == "token":
-        return TokenSearch(decoder, trie, requests, normalize).run()
+        return TokenSearch(decoder, trie, requests, normalize, length_penalty).run()
     results: dict[int, SearchResult] = {}
     for method, is_diverse in ((LeafSearch, False), (DiverseSearch, True)):
         own = [b for b, request in enumerate(requests) if (request.diversity is not None) == is_diverse]

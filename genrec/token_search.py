@@ -1,25 +1,30 @@
 """Token-synchronous beam search: every live prefix grows by one token a step, as in Hugging Face's.
 
-It exists for parity. The rule (transformers 5.23, ``GenerationMixin._beam_search`` with ``length_penalty=0``
-and ``early_stopping=False``): of a request's best 2K candidates the finished ones count only among the first
+It exists for parity. The rule (transformers 5.23, ``GenerationMixin._beam_search`` with
+``early_stopping=False``): of a request's best 2K candidates the finished ones count only among the first
 K; the best K unfinished ones run on; a request stops when K items are finished and its best running prefix is
 not above the worst of them. A prefix inside a forced stretch keeps its slot and competes at every token.
 
 Two things are done otherwise, to the same end. A prefix not above the worst of K finished ones is dropped
 though others run on: scores only fall, so neither it nor what it displaces can come back. And forced tokens
 are fed several at once, before their step: which tokens they are is known, only whether they are needed is not.
+
+With a ``length_penalty`` above 0 a finished path's score is divided by its length to that power, and a request
+stops when its best running prefix, so divided at its present length, is not above the worst of K finished ones. Such
+scores may rise along a path, so nothing is proven and nothing is dropped before.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from genrec.decoders.base import Hidden
+from genrec.decoders.base import Decoder, Hidden
 from genrec.prefixes import Prefixes, best_per_request
-from genrec.search_batch import SearchBatch, SearchResult
-from index.trie import ragged_positions
+from genrec.search_batch import Normalize, SearchBatch, SearchRequest, SearchResult
+from index.trie import TokenTrie, ragged_positions
 from index.types import BoolArray, Float64Array, Int64Array
 from index.walk import Children, Places
 
@@ -41,6 +46,17 @@ class FedRows:
 class TokenSearch(SearchBatch):
     """One batch's search."""
 
+    def __init__(
+        self,
+        decoder: Decoder,
+        trie: TokenTrie,
+        requests: Sequence[SearchRequest],
+        normalize: Normalize,
+        length_penalty: float = 0.0,
+    ) -> None:
+        super().__init__(decoder, trie, requests, normalize)
+        self._length_penalty = length_penalty
+
     def run(self) -> list[SearchResult]:
         """Step until every request has stopped."""
         bound = np.full(self.size, -np.inf)
@@ -60,8 +76,7 @@ class TokenSearch(SearchBatch):
                 best_per_request(candidates.request[running], candidates.score[running], self.beam)
             ]
             self._finish_paths(candidates.take(ending), finished_paths)
-            floor = self._floor(finished_paths)[candidates.request[running]]
-            running = running[candidates.score[running] > floor]
+            running = running[self._may_win(candidates.take(running), finished_paths)]
             kept = np.union1d(ending, running)
             left_out = np.ones(len(candidates), bool)
             left_out[kept] = False
@@ -70,7 +85,23 @@ class TokenSearch(SearchBatch):
                 break
             calm = np.bincount(candidates.request, minlength=self.size) <= self.beam
             frontier, fed = self._take_up(candidates.take(running), fed, origin[running], calm)
+        if self._length_penalty:
+            bound[:] = np.inf
         return self.results(bound)
+
+    def _may_win(self, running: Prefixes, finished_paths: list[list[float]]) -> BoolArray:
+        """bool[R]: prefixes that go on."""
+        floor = self._floor(finished_paths)[running.request]
+        if not self._length_penalty:
+            return np.asarray(running.score > floor)
+        above = self._by_length(running) > floor
+        request_goes_on = np.zeros(self.size, np.bool_)
+        request_goes_on[running.request[above]] = True
+        return request_goes_on[running.request]
+
+    def _by_length(self, paths: Prefixes) -> Float64Array:
+        """float64[R]: scores as finished paths are ranked."""
+        return np.asarray(paths.score / paths.places.depth**self._length_penalty)
 
     def _expand(self, frontier: Prefixes, fed: FedRows) -> tuple[Prefixes, Int64Array]:
         """All next tokens of the frontier that lead to an allowed item, and whose they are."""
@@ -157,6 +188,9 @@ class TokenSearch(SearchBatch):
         return Children(row[order], np.concatenate([inner.token, token])[order], below)
 
     def _finish_paths(self, ending: Prefixes, finished_paths: list[list[float]]) -> None:
+        if self._length_penalty:
+            score = self._by_length(ending)
+            ending = replace(ending, score=score, value=score)
         self.finish(ending)
         for b, score in zip(ending.request.tolist(), ending.score.tolist(), strict=True):
             finished_paths[b] = sorted([*finished_paths[b], score], reverse=True)[: self.beam[b]]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias, cast
 
 import numpy as np
 
 from genrec.evaluation.baselines import Baseline, Bm25Last, Popularity, TextLast
 from genrec.evaluation.cooccurrence import Cooccurrence, CooccurrenceText
-from genrec.evaluation.metrics import measure
+from genrec.evaluation.interests import diversity, interest_coverage
+from genrec.evaluation.metrics import measure, recall
+from genrec.evaluation.ranking import Ranked, Told, rank_cases
+from genrec.evaluation.variants import Way, variants
 from genrec.recommender import Recommender
 from genrec.tasks import Mode
 from genrec.wishes import Wishes
@@ -19,15 +23,20 @@ from index.build import training_part
 from index.errors import HistoryError, LeakageError
 from index.histories import Cases, Histories, leave_one_out, temporal_split
 from index.item_index import ItemIndex
+from index.labels import Labels
 from index.leakage import leaked
-from index.types import Int32Array, IntArray, UInt64Array
+from index.types import IntArray, UInt64Array
 
 Split: TypeAlias = Literal["leave-one-out", "temporal"]
 Part: TypeAlias = Literal["test", "validation"]
 RankProgress: TypeAlias = Callable[[str, int, int], None]
 
-BATCH = 256  # requests searched together
-DEPTH = 10  # items ranked per case
+__all__ = ["Evaluation", "evaluate", "figures", "fit_baselines", "rank_cases"]
+
+DEPTH = 40
+"""Items ranked per case: what the metrics of whole lists look at; the others look at the first ten of them."""
+ROWS = {"semantic_id": "genrec", "title": "genrec-title", "query": "genrec-query"}
+"""The row of each mode; what is asked otherwise has its own name behind ``genrec-``."""
 
 
 @dataclass(frozen=True)
@@ -39,32 +48,26 @@ class Evaluation:
     users: int
     systems: dict[str, dict[str, float]]
     seconds: dict[str, float]  # wall time to rank, per system
-
-
-def rank_cases(
-    recommender: Recommender,
-    cases: Cases,
-    k: int = DEPTH,
-    mode: Mode | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Int32Array:
-    """int32[C, k]: what a recommender returns for each case, as catalog rows, -1 where it returned fewer."""
-    ranked = np.full((len(cases), k), -1, np.int32)
-    wishes = Wishes(k=k, mode=mode)
-    for begin in range(0, len(cases), BATCH):
-        batch = range(begin, min(begin + BATCH, len(cases)))
-        results = recommender.search_rows([cases.history_of(case) for case in batch], wishes)
-        for case, result in zip(batch, results, strict=True):
-            rows = recommender.rows_of(result, wishes)
-            ranked[case, : len(rows)] = rows
-        if progress is not None:
-            progress(batch.stop, len(cases))
-    return ranked
+    label_fields: tuple[str, ...]  # that diversity and the coverage of interests look at
 
 
 def figures(ranked: IntArray, targets: IntArray, items: int) -> dict[str, float]:
-    """The metrics of one system, name to value."""
+    """The metrics of one system at ten and below, name to value."""
     return {**cast("dict[str, float]", measure(ranked, targets, items))}
+
+
+def figures_of_lists(ranked: Ranked, cases: Cases, items: int, labels: Labels | None) -> dict[str, float]:
+    """:func:`figures`, and those of the whole lists of :data:`DEPTH`."""
+    values = {
+        **cast("dict[str, float]", measure(ranked.rows, cases.target, items, ranked.validity)),
+        f"recall@{DEPTH}": float(recall(ranked.rows, cases.target, DEPTH).mean()),
+    }
+    if labels is not None:
+        values[f"diversity@{DEPTH}"] = float(diversity(ranked.rows, labels).mean())
+        covered = interest_coverage(ranked.rows, cases, labels)
+        if len(covered):
+            values[f"coverage@{DEPTH}"] = float(covered.mean())
+    return values
 
 
 def evaluate(
@@ -76,13 +79,16 @@ def evaluate(
     part: Part = "test",
     users: int | None = None,
     baselines: bool = True,
+    modes: Sequence[str] | None = None,
+    with_variants: bool = False,
+    label_fields: Sequence[str] | None = None,
     seed: int = 0,
     progress: RankProgress | None = None,
 ) -> Evaluation:
     """Rank every held-out event and compare with the baselines.
 
     Args:
-        recommender: the bundle under test, asked with its own defaults.
+        recommender: the bundle under test, asked with its own defaults; a row for each mode (:data:`ROWS`).
         trained_events: uint64[T], hashes of the events the bundle was built and trained on.
         histories: whole histories, the same file the bundle was trained from.
         split: ``leave-one-out`` (each user's last event; the one before it for validation) or ``temporal``
@@ -90,13 +96,23 @@ def evaluate(
         part: ``test`` or ``validation``.
         users: sample so many cases (seeded); all where not given.
         baselines: also fit and rank the baselines, on training events only.
+        modes: which of the recommender's; all where not given.
+        with_variants: also ask the text modes in other ways (:mod:`genrec.evaluation.variants`).
+        label_fields: catalog fields that say what kind of thing an item is, for ``diversity@40`` and
+            ``coverage@40`` (:mod:`genrec.evaluation.interests`); as :meth:`index.labels.Labels.of` chooses them
+            where not given.
         seed: of the sample.
         progress: told the system and how far it is.
 
     Raises:
         LeakageError: the bundle has been trained on events it is to be measured on.
         HistoryError: there is nothing to measure on.
+        RequestError: a mode the recommender does not have, or a field the catalog does not have.
     """
+    chosen = list(recommender.modes) if modes is None else list(modes)
+    for name in chosen:
+        recommender.mode_of(Wishes(mode=cast(Mode, name)))
+    labels = Labels.of(recommender.index.catalog, label_fields)
     cases, training = _cases_and_training(histories, split, part)
     if not len(cases):
         raise HistoryError(f"expected held-out events for split '{split}', got none; histories are too short")
@@ -107,18 +123,35 @@ def evaluate(
     tell = progress or (lambda system, done, total: None)
     systems: dict[str, dict[str, float]] = {}
     seconds: dict[str, float] = {}
-    started = time.monotonic()
-    ranked = rank_cases(recommender, cases, DEPTH, progress=lambda done, total: tell("genrec", done, total))
-    systems["genrec"] = figures(ranked, cases.target, items)
-    seconds["genrec"] = round(time.monotonic() - started, 2)
-    fitted: list[Baseline] = fit_baselines(recommender.index, training) if baselines else []
-    for baseline in fitted:
-        tell(baseline.name, 0, len(cases))
+    for row, way in _ways(recommender, chosen, with_variants, training if baselines else None):
+        tell(row, 0, len(cases))
         started = time.monotonic()
-        systems[baseline.name] = figures(baseline.rank(cases, DEPTH), cases.target, items)
-        seconds[baseline.name] = round(time.monotonic() - started, 2)
-        tell(baseline.name, len(cases), len(cases))
-    return Evaluation(split, part, len(cases), systems, seconds)
+        ranked = way(cases, DEPTH, lambda done, total, row=row: tell(row, done, total))  # type: ignore[misc]
+        seconds[row] = round(time.monotonic() - started, 2)
+        systems[row] = figures_of_lists(ranked, cases, items, labels)
+        tell(row, len(cases), len(cases))
+    return Evaluation(split, part, len(cases), systems, seconds, labels.fields if labels is not None else ())
+
+
+def _ways(
+    recommender: Recommender, modes: Sequence[str], with_variants: bool, training: Histories | None
+) -> Iterator[tuple[str, Way]]:
+    """Every row of the table and how it ranks; ``training`` is what the baselines learn from, None for none."""
+    for name in modes:
+        yield ROWS[name], partial(_by_mode, recommender, cast(Mode, name))
+    if with_variants:
+        yield from ((f"genrec-{name}", way) for name, way in variants(recommender, modes).items())
+    if training is not None:
+        for baseline in fit_baselines(recommender.index, training):
+            yield baseline.name, partial(_by_baseline, baseline)
+
+
+def _by_mode(recommender: Recommender, mode: Mode, cases: Cases, k: int, progress: Told | None) -> Ranked:
+    return Ranked(rank_cases(recommender, cases, k, mode, progress))
+
+
+def _by_baseline(baseline: Baseline, cases: Cases, k: int, progress: Told | None) -> Ranked:
+    return Ranked(baseline.rank(cases, k))
 
 
 def fit_baselines(index: ItemIndex, training: Histories) -> list[Baseline]:

@@ -43,6 +43,7 @@ def hugging_face(
     paths: Sequence[tuple[int, ...]],
     beams: int,
     eos: int | None,
+    length_penalty: float = 0.0,
 ) -> list[list[Found]]:
     """``generate`` under a dict trie, on the left-padded batch; an encoder-decoder writes behind its start token."""
     allowed: dict[tuple[int, ...], set[int]] = {}
@@ -66,7 +67,7 @@ def hugging_face(
         num_beams=beams,
         num_return_sequences=beams,
         prefix_allowed_tokens_fn=next_tokens,
-        length_penalty=0.0,
+        length_penalty=length_penalty,
         early_stopping=False,
         do_sample=False,
         max_new_tokens=max(len(path) for path in paths),
@@ -108,12 +109,20 @@ def greedy_scores(logits: Sequence[torch.Tensor], tokens: torch.Tensor, eos: int
 
 
 def ours(
-    model: PreTrainedModel, prompts: Sequence[list[int]], trie: TokenTrie, beams: int, offset: int = 0
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    trie: TokenTrie,
+    beams: int,
+    offset: int = 0,
+    length_penalty: float = 0.0,
 ) -> list[list[Found]]:
     requests = [SearchRequest((Tokens(np.array(prompt)),), k=beams, beam=beams) for prompt in prompts]
     kind = EncoderDecoder if model.config.is_encoder_decoder else TorchDecoder
     decoder = kind(model, token_offset=offset)
-    results = search(decoder, trie, requests, normalize="vocabulary", synchronize="token")
+    results = search(
+        decoder, trie, requests, normalize="vocabulary", synchronize="token", length_penalty=length_penalty
+    )
+    assert not length_penalty or all(result.certified == 0 for result in results)
     return [
         [
             Found(tuple(token + offset for token in trie.path(int(rank))), float(score))
@@ -169,6 +178,15 @@ def test_codes_of_one_length(model: PreTrainedModel, beams: int, length: int) ->
     in_vocabulary = [tuple(code + offset for code in path) for path in codes]
     expected = hugging_face(model, prompts, in_vocabulary, beams, eos=None)
     assert_same(ours(model, prompts, build_trie(np.array(codes)), beams, offset), expected)
+
+
+@pytest.mark.parametrize("beams", [3, 8])
+@pytest.mark.parametrize("length_penalty", [0.5, 1.0, 2.0])
+def test_titles_ranked_by_their_length_too(model: PreTrainedModel, beams: int, length_penalty: float) -> None:
+    rng = np.random.default_rng([3, beams])
+    titles, prompts = random_titles(rng), random_prompts(rng)
+    expected = hugging_face(model, prompts, titles, beams, EOS, length_penalty)
+    assert_same(ours(model, prompts, build_trie(titles), beams, length_penalty=length_penalty), expected)
 
 
 @pytest.mark.parametrize("beams", BEAMS)
