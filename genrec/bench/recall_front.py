@@ -15,7 +15,7 @@ import numpy as np
 from genrec.bench.decode import Progress
 from genrec.bench.load_report import share_interval
 from genrec.evaluation.metrics import ndcg, recall
-from genrec.evaluation.protocol import BATCH
+from genrec.evaluation.ranking import BATCH
 from genrec.recommender import Recommender
 from genrec.wishes import Wishes
 from index.histories import Cases
