@@ -135,10 +135,12 @@ def evaluate(
         f"{counted(result.users, 'case')}, {split} {part}, "
         f"full ranking over {counted(len(opened.index.catalog), 'item')}"
     )
-    print_table(title, ("system", *COLUMNS, "seconds"), _rows(result, COLUMNS, seconds=True), numbers_from=1)
+    print_table(title, ("system", *COLUMNS), _rows(result, COLUMNS), numbers_from=1)
     answers.print()
     about = f"The lists of {DEPTH}; labels are the values of {', '.join(result.label_fields) or 'no field'}"
-    print_table(about, ("system", *LIST_COLUMNS), _rows(result, LIST_COLUMNS), numbers_from=1)
+    print_table(
+        about, ("system", *LIST_COLUMNS, "seconds"), _rows(result, LIST_COLUMNS, seconds=True), numbers_from=1
+    )
     for name, one in recommender.modes.items():
         answers.print(f"{ROWS[name]}: {_asked(one.defaults)}")
     answers.print(f"{total} s in all")
