@@ -20,18 +20,12 @@ def forbidden_tokens(vocabulary: Vocabulary, characters: str) -> BoolArray:
     others cannot contain such a character, however it is tokenised: in UTF-8 the byte of an ASCII character is
     part of no other, so that no two tokens make one between them.
     """
-    texts = token_texts(vocabulary)
-    return np.array([not text or any(one in text for one in characters) for text in texts])
+    return _forbidden(_ByIdentity(vocabulary), "".join(sorted(set(characters))))
 
 
 def first_character(text: str) -> str:
     """What must not stand in front of a text for it to be found: its first character, white space left out."""
     return (text.strip() or text)[:1]
-
-
-def token_texts(vocabulary: Vocabulary) -> tuple[str, ...]:
-    """The text of every token; of the pieces of a character, what a decoder makes of them."""
-    return _token_texts(_ByIdentity(vocabulary))
 
 
 def text_behind(vocabulary: Vocabulary, ids: Sequence[int]) -> str:
@@ -55,5 +49,16 @@ class _ByIdentity:
 
 @lru_cache(maxsize=4)
 def _token_texts(key: _ByIdentity) -> tuple[str, ...]:
+    """The text of every token; of the pieces of a character, what a decoder makes of them."""
     vocabulary: Vocabulary = key.value
-    return tuple(text_behind(vocabulary, [token]) for token in range(vocabulary.size))
+    before = vocabulary.literal("a")
+    known = len(vocabulary.decoded(before))
+    return tuple(vocabulary.decoded([*before, token])[known:] for token in range(vocabulary.size))
+
+
+@lru_cache(maxsize=16)
+def _forbidden(key: _ByIdentity, characters: str) -> BoolArray:
+    texts = _token_texts(key)
+    mask = np.array([not text or any(one in text for one in characters) for text in texts])
+    mask.flags.writeable = False  # shared by all who ask
+    return mask
