@@ -86,7 +86,13 @@ def latency_by_rate(report: Report) -> str | None:
             axes.plot(
                 rate, one["value"], "o", color=colour, markersize=5, markerfacecolor=colour if good else PAPER
             )
-        ends.append((rates[-1], known[-1][1]["value"], name, colour))
+        if rates[-1] == trials[-1]["planned_rate"]:
+            ends.append((rates[-1], known[-1][1]["value"], name, colour))
+        else:  # too few answers beyond for this percentile
+            axes.annotate(
+                name, (rates[-1], known[-1][1]["value"]), xytext=(-7, 7), textcoords="offset points", ha="right",
+                color=colour, fontsize=8.5, fontweight="bold",
+            )  # fmt: skip
     axes.set_xlim(0, max(one["planned_rate"] for one in trials) * 1.02)
     low, high = axes.get_ylim()
     axes.set_ylim(low * 0.8, max(high, slo * 1.6))
@@ -291,6 +297,7 @@ def catalog_size(report: Report) -> str | None:
     series: tuple[tuple[str, str, Callable[[Mapping[str, Any]], float]], ...] = (
         ("whole request", BLUE, lambda one: float(one["cpu_ms"]["mean"])),
         ("trie, filter, top-k", ORANGE, lambda one: _phase(one, "search")),
+        ("take up prefixes", PURPLE, lambda one: _phase(one, "model")),
         ("score codes", GREEN, lambda one: _phase(one, "head")),
     )
     ends = []

@@ -103,7 +103,7 @@ def offline_table(offline: Report) -> str:
             one["batch"],
             f"{one['users_per_second']:.1f} ({'–'.join(f'{end:.1f}' for end in one['users_per_second_95'])})",
             f"{one['cpu_ms']:.2f}",
-            "–" if one["peak_mb"] is None else f"{one['peak_mb']:.0f}",
+            "–" if one["peak_mb"] is None else f"{one['peak_mb']:.1f}",
         )
         for one in offline["batches"]
     ]
