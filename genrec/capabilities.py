@@ -36,6 +36,7 @@ EXTRAS = {
     "fast": "the fused search step in machine code",
     "lucene": "BM25 by Lucene",
     "openai": "text from an OpenAI-compatible endpoint",
+    "ray": "batches and index builds on a cluster",
     "serve": "the server, and exported models without torch",
     "export": "genrec export",
     "bench": "plots of genrec bench report",

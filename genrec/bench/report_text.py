@@ -166,8 +166,11 @@ def _goodput(serve: Report) -> str:
     if serve["goodput"] is None:
         return f"No rate that was tried kept 99 % of the requests {limit}."
     beyond = serve["not_sustained"]
-    return f"One server answers **{serve['goodput']:.3g} requests a second** with 99 % of them {limit} " + (
-        f"(at {beyond:.3g} it does not)." if beyond else "(the highest rate tried)."
+    next_rate = f"(at {beyond:.3g} it does not)" if beyond else "(the highest rate tried)"
+    shared = " Others were at work on the machine meanwhile: on a quiet one it may be more."
+    return (
+        f"One server answers **{serve['goodput']:.3g} requests a second** with 99 % of them {limit} {next_rate}."
+        + (shared if serve["company"]["crowded"] else "")
     )
 
 

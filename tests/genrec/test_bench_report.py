@@ -84,7 +84,8 @@ def toy_report() -> dict[str, Any]:
                       for beam, recall in ((10, 0.069), (20, 0.070), (50, 0.071))],
         },
         "serve": {
-            "k": 10, "slo_ms": 100.0, "arrival": "poisson", "server": "one worker", "cold_ms": 40.0, "goodput": 120.0,
+            "k": 10, "slo_ms": 100.0, "arrival": "poisson", "server": "one worker", "cold_ms": 40.0,
+            "goodput": 120.0, "company": company,
             "not_sustained": 150.0,
             "trials": [trial(40, 10, True), trial(120, 30, True), trial(150, 200, False),
                        trial(300, 900, False, answered=700, shed=300)],
@@ -208,6 +209,10 @@ def test_numbers_on_axes_are_short(value, text):
 def test_the_text_says_what_was_found_and_refuses_what_the_sample_cannot_say(drawn):
     text = report_markdown(toy_report(), drawn)
     assert "**120 requests a second** with 99 % of them within 100 ms (at 150 it does not)" in text
+    assert "Others were at work" not in text
+    shared = toy_report()
+    shared["serve"]["company"] = {**shared["company"], "crowded": True}
+    assert "Others were at work on the machine meanwhile" in report_markdown(shared, drawn)
     assert "Of 40,000 items returned 100 % are in the catalog." in text
     assert "p99.9 10,000" in text
     assert "99.99 %" in text  # a share that is nearly all is not all
