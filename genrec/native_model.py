@@ -119,6 +119,8 @@ class NativeModel(nn.Module):
         output = self.body(
             inputs_embeds=torch.cat([start, items], 1), past_key_values=trunk, use_cache=trunk is not None
         )
+        if trunk is not None:
+            trunk.output = output.last_hidden_state
         return self.dropout(output.last_hidden_state)  # type: ignore[no-any-return]
 
     def item_vectors(self, rows: Tensor) -> Tensor:

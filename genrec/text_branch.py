@@ -21,12 +21,18 @@ from genrec.native_config import NativeConfig
 
 
 class TextEnds(nn.Module):
-    """Where text enters and leaves the body: one embedding of tokens for both, and the head's bias."""
+    """Where text enters and leaves the body: one embedding of tokens for both, the head's bias, and the intent.
+
+    A branch attends to what the body's layers made of the history, but not to what came out behind the last of
+    them, where the next item is known. So its mark is told: the output at the position before it, through a matrix,
+    is added to the mark's vector.
+    """
 
     def __init__(self, config: NativeConfig) -> None:
         super().__init__()
         self.embedding = nn.Embedding(config.text_size, config.hidden_size)
         self.bias = nn.Parameter(torch.zeros(config.text_size))
+        self.intent = nn.Linear(config.hidden_size, config.hidden_size)
         # As long as an item's vector; behind the body's last norm the logits then start at standard normal.
         nn.init.normal_(self.embedding.weight, std=config.hidden_size**-0.5)
 
@@ -42,6 +48,9 @@ class Trunk(Cache):
         super().__init__(layers=[])
         self.keys: list[Tensor] = []  # [B, heads, P, D] per layer
         self.values: list[Tensor] = []
+        self.output: Tensor | None = (
+            None  # [B, P, H] behind the last layer; whoever runs the body keeps it here
+        )
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -106,7 +115,11 @@ class Branches:
 
 def branch_hidden(body: nn.Module, ends: TextEnds, trunk: Trunk, branches: Branches) -> Tensor:
     """The body's output float[T, D, H] of branches: place d has read the mark and the first d answer tokens."""
+    assert trunk.output is not None
     fed = torch.cat([branches.mark[:, None], branches.answer[:, :-1].clamp(min=0)], 1)  # [T, D]
+    vectors = ends.embedding(fed)
+    intent = ends.intent(trunk.output[branches.history, branches.known - 1])
+    vectors = torch.cat([vectors[:, :1] + intent[:, None], vectors[:, 1:]], 1)
     depth = torch.arange(fed.shape[1], device=fed.device)
     past = torch.arange(trunk.keys[0].shape[2], device=fed.device)
     seen = torch.cat(
@@ -118,7 +131,7 @@ def branch_hidden(body: nn.Module, ends: TextEnds, trunk: Trunk, branches: Branc
     )  # [T, D, P + D]
     mask = torch.zeros(seen.shape, device=fed.device).masked_fill_(~seen, torch.finfo(torch.float32).min)
     output: Tensor = body(
-        inputs_embeds=ends.embedding(fed),
+        inputs_embeds=vectors,
         position_ids=branches.known[:, None] + depth,
         attention_mask=mask[:, None],
         past_key_values=_Grafted(trunk, branches.history),

@@ -43,6 +43,9 @@ class CausalDecoder(TreeDecoder):
     ) -> None:
         super().__init__(embedding, head, token_offset, max_positions, reader)
         self._body = body
+        self._always_run = (
+            1  # positions at a prompt's end that are run whatever is kept: hidden rows come from them
+        )
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Prompt], kept: Sequence[State | None] | None = None) -> Prefilled:
@@ -59,25 +62,33 @@ class CausalDecoder(TreeDecoder):
             TorchState(ids) if state is None else self._begun(ids, state)
             for ids, state in zip(keys, kept or [None] * len(keys), strict=True)
         ]
-        known = np.array([state.prompt_length for state in states])
-        rest = [ids[length:] for ids, length in zip(keys, known, strict=True)]
-        rows = RaggedRows(np.repeat(np.arange(len(keys)), [len(part) for part in rest]))
-        embedded = self._embed(rows, np.concatenate(rest))
-        cache = StepCache(states, rows.count.tolist())
-        if known.any():
-            position = rows.pad(known[rows.request] + rows.column)
-            hidden = self._body.extend(embedded, position, prompt_mask(rows, known), cache)
-            hidden = hidden[torch.arange(len(keys)), torch.from_numpy(rows.count - 1)]
-        else:
-            hidden = self._body.prefill(embedded, rows, cache)
+        hidden = self._read(states, keys)
         for state, ids in zip(states, keys, strict=True):
             state.prompt_length = len(ids)
         return Prefilled(list[State](states), numpy_of(hidden))
 
+    def _read(self, states: Sequence[TorchState], keys: Sequence[Int64Array]) -> torch.Tensor:
+        """[B, H]: run what the states do not hold of their prompts, and keep it."""
+        rest = [ids[state.prompt_length :] for ids, state in zip(keys, states, strict=True)]
+        rows = RaggedRows(np.repeat(np.arange(len(keys)), [len(part) for part in rest]))
+        return self._advance(states, rows, self._embed(rows, np.concatenate(rest)))
+
+    def _advance(
+        self, states: Sequence[TorchState], rows: RaggedRows, embedded: torch.Tensor
+    ) -> torch.Tensor:
+        """[B, H] after the last of the next prompt positions, embedded as [B, P, H]."""
+        known = np.array([state.prompt_length for state in states])
+        cache = StepCache(states, rows.count.tolist())
+        if not known.any():
+            return self._body.prefill(embedded, rows, cache)
+        position = rows.pad(known[rows.request] + rows.column)
+        hidden = self._body.extend(embedded, position, prompt_mask(rows, known), cache)
+        return hidden[torch.arange(len(states)), torch.from_numpy(rows.count - 1)]
+
     def _begun(self, ids: Int64Array, kept: State) -> TorchState:
-        """A state that begins ``ids`` with what a kept one shares; at least one position is left to run."""
+        """A state that begins ``ids`` with what a kept one shares, as far as that may be."""
         (mine,) = self._own_states([kept])
-        return mine.begun(ids, min(common_length(mine.prompt, ids), len(ids) - 1))
+        return mine.begun(ids, min(common_length(mine.prompt, ids), len(ids) - self._always_run))
 
     def _run(
         self,

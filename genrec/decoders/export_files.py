@@ -52,7 +52,12 @@ def write_native(model: NativeModel, directory: Path) -> BodyShape:
     from_prefix = [nothing if head.from_prefix is None else head.from_prefix.weight for head in heads]
     text: dict[str, FloatArray | IntArray] = {}
     if model.text is not None:
-        text = {"text_embedding": array(model.text.embedding.weight), "text_bias": array(model.text.bias)}
+        text = {
+            "text_embedding": array(model.text.embedding.weight),
+            "text_bias": array(model.text.bias),
+            "text_intent": array(model.text.intent.weight).T,
+            "text_intent_bias": array(model.text.intent.bias),
+        }
         if text["text_embedding"].size >= _HEAD_GRAPH_FROM:
             sums = _sums_graph(array(model.text.embedding.weight), array(model.text.bias))
             save_graph(sums, graphs / TEXT_SUMS_FILE)

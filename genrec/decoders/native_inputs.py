@@ -14,6 +14,7 @@ import numpy as np
 from genrec.decoders.code_states import BLOCKS
 from genrec.decoders.prompt_reader import HistoryForm, PromptReader
 from genrec.native_config import NativeConfig
+from index.errors import DecoderError
 from index.types import Float32Array, Int64Array
 
 
@@ -22,6 +23,19 @@ def text_reader(config: NativeConfig, items: int) -> PromptReader:
     start = config.text_size
     form = HistoryForm((start,), config.max_items, max(1, config.max_items // BLOCKS))
     return PromptReader(form, start + 1 + np.arange(items)[:, None])
+
+
+def check_marked(ids: Int64Array, text_size: int) -> None:
+    """Refuse a prompt that is not a history and one mark behind it.
+
+    Raises:
+        DecoderError: it is not.
+    """
+    if len(ids) < 2 or ids[-1] >= text_size or (ids[:-1] < text_size).any():
+        raise DecoderError(
+            f"expected a prompt of items and one mark behind them, got {int((ids < text_size).sum())} tokens; "
+            "make prompts by TASKS['title'].prompt and its like"
+        )
 
 
 class InputTable:

@@ -5,15 +5,23 @@ What its prompts become is :mod:`genrec.decoders.native_inputs`. It knows no tri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+import torch
 from torch import Tensor, nn
 
+from genrec.decoders.base import Prompt
 from genrec.decoders.causal_decoder import CausalDecoder
+from genrec.decoders.kv_cache import TorchState
 from genrec.decoders.model_body import StockBody
-from genrec.decoders.native_inputs import text_reader
+from genrec.decoders.native_inputs import check_marked, text_reader
 from genrec.decoders.output_head import OutputHead
+from genrec.decoders.tree_mask import RaggedRows
 from genrec.native_model import NativeModel
 from genrec.text_branch import TextEnds
 from index.errors import DecoderError
+from index.types import Int64Array
 
 
 def native_text_decoder(model: NativeModel) -> CausalDecoder:
@@ -29,14 +37,41 @@ def native_text_decoder(model: NativeModel) -> CausalDecoder:
             "expected a native model with a text vocabulary, got one of codes alone; "
             "train it on the tasks title and query"
         )
-    return CausalDecoder(
-        StockBody(model.eval().body),
-        _Inputs(model, model.text),
-        OutputHead(model.text.embedding.weight.detach(), model.text.bias.detach()),
-        token_offset=0,
-        max_positions=model.config.positions,
-        reader=text_reader(model.config, len(model.item_tokens)),
-    )
+    return NativeTextDecoder(model.eval(), model.text)
+
+
+class NativeTextDecoder(CausalDecoder):
+    """Reads the history, then the mark, which is told what came out of the body behind the history."""
+
+    def __init__(self, model: NativeModel, text: TextEnds) -> None:
+        super().__init__(
+            StockBody(model.body),
+            _Inputs(model, text),
+            OutputHead(text.embedding.weight.detach(), text.bias.detach()),
+            token_offset=0,
+            max_positions=model.config.positions,
+            reader=text_reader(model.config, len(model.item_tokens)),
+        )
+        self._intent = text.intent
+        self._always_run = 2  # the end of the history, for the mark, and the mark
+
+    def prompt_key(self, prompt: Prompt) -> Int64Array:
+        """int64[P]: see :meth:`genrec.decoders.tree_decoder.TreeDecoder.prompt_key`.
+
+        Raises:
+            DecoderError: as there; or the prompt is not items and one mark.
+        """
+        ids = super().prompt_key(prompt)
+        check_marked(ids, self.vocabulary)
+        return ids
+
+    def _read(self, states: Sequence[TorchState], keys: Sequence[Int64Array]) -> torch.Tensor:
+        hidden = super()._read(states, [ids[:-1] for ids in keys])
+        for state, ids in zip(states, keys, strict=True):
+            state.prompt_length = len(ids) - 1
+        rows = RaggedRows(np.arange(len(keys)))
+        marks = self._embed(rows, np.array([ids[-1] for ids in keys]))
+        return self._advance(states, rows, marks + self._intent(hidden)[:, None])
 
 
 class _Inputs(nn.Module):

@@ -100,6 +100,9 @@ class OnnxDecoder:
         self._head = head
         self.max_positions = max_positions
         self._reader = reader or PromptReader()
+        self._always_run = (
+            1  # positions at a prompt's end that are run whatever is kept: hidden rows come from them
+        )
         self.token_offset = token_offset
 
     @classmethod
@@ -170,16 +173,19 @@ class OnnxDecoder:
                 memories.append(self._body.memory(grows=True))
                 continue
             (mine,) = _own_states([state])
-            # One position at least is run: its hidden row is what the first token is scored from.
-            shared = min(common_length(mine.prompt, ids), len(ids) - 1)
+            shared = min(common_length(mine.prompt, ids), len(ids) - self._always_run)
             memories.append(mine.memory.begun(shared, room=len(ids) - shared))
-        rest = [self._embedding[ids[memory.length :]] for ids, memory in zip(keys, memories, strict=True)]
-        hidden = self._body.prefill(rest, memories)
+        hidden = self._read(keys, memories)
         no_slots = np.zeros(0, np.int64)
         states: list[State] = [
             OnnxState(ids, memory, no_slots) for ids, memory in zip(keys, memories, strict=True)
         ]
         return Prefilled(states, hidden)
+
+    def _read(self, keys: Sequence[Int64Array], memories: Sequence[KeyValues]) -> Float32Array:
+        """float32[B, H]: run what the memories do not hold of their prompts, and keep it."""
+        rest = [self._embedding[ids[memory.length :]] for ids, memory in zip(keys, memories, strict=True)]
+        return self._body.prefill(rest, memories)
 
     def extend(self, states: Sequence[State], request: IntArray, token: IntArray, parent: IntArray) -> Hidden:
         """Feed one token to each of R prefixes; see :meth:`genrec.decoders.base.Decoder.extend`.

@@ -5,17 +5,21 @@ The twin of :mod:`genrec.decoders.native_text` where torch is not installed. Cod
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from genrec.decoders.native_inputs import InputTable, text_reader
+from genrec.decoders.base import Prompt
+from genrec.decoders.key_values import KeyValues
+from genrec.decoders.native_inputs import InputTable, check_marked, text_reader
 from genrec.decoders.numpy_head import NumpyHead
 from genrec.decoders.onnx_decoder import OnnxDecoder
 from genrec.decoders.onnx_native import TEXT_SUMS_FILE, OnnxNativeDecoder
 from genrec.decoders.onnx_session import Session
 from index.artifact import load_array
 from index.errors import IndexFormatError
+from index.types import Float32Array, Int64Array
 
 
 def open_native_text(
@@ -37,17 +41,62 @@ def open_native_text(
             "expected the export of a native model that writes text, got one of codes alone; "
             "train the bundle on the tasks title and query"
         )
-    embedding = np.asarray(load_array(matrices, "text_embedding"), np.float32)
+    embedding = _matrix(matrices, "text_embedding")
     sums = graphs / TEXT_SUMS_FILE
     head = NumpyHead(
         embedding,
-        np.asarray(load_array(matrices, "text_bias"), np.float32),
+        _matrix(matrices, "text_bias"),
         Session(sums, threads) if sums.is_file() else None,
     )
-    return OnnxDecoder(
-        native.body,
-        InputTable(embedding, native.start, native.item_vectors, native.items),
-        head,
-        native.config.positions,
-        reader=text_reader(native.config, native.items),
-    )
+    intent = _matrix(matrices, "text_intent"), _matrix(matrices, "text_intent_bias")
+    return OnnxNativeText(native, embedding, head, *intent)
+
+
+class OnnxNativeText(OnnxDecoder):
+    """Reads the history, then the mark, which is told what came out of the body behind the history.
+
+    Args:
+        native: the decoder of the codes; its body is shared.
+        embedding: float32[V, H] of text tokens.
+        head: hidden rows to logits.
+        intent: float32[H, H] and
+        intent_bias: float32[H], what the mark is told.
+    """
+
+    def __init__(
+        self,
+        native: OnnxNativeDecoder,
+        embedding: Float32Array,
+        head: NumpyHead,
+        intent: Float32Array,
+        intent_bias: Float32Array,
+    ) -> None:
+        super().__init__(
+            native.body,
+            InputTable(embedding, native.start, native.item_vectors, native.items),
+            head,
+            native.config.positions,
+            reader=text_reader(native.config, native.items),
+        )
+        self._intent, self._intent_bias = intent, intent_bias
+        self._always_run = 2  # the end of the history, for the mark, and the mark
+
+    def prompt_key(self, prompt: Prompt) -> Int64Array:
+        """int64[P]: see :meth:`genrec.decoders.onnx_decoder.OnnxDecoder.prompt_key`.
+
+        Raises:
+            DecoderError: as there; or the prompt is not items and one mark.
+        """
+        ids = super().prompt_key(prompt)
+        check_marked(ids, self.vocabulary)
+        return ids
+
+    def _read(self, keys: Sequence[Int64Array], memories: Sequence[KeyValues]) -> Float32Array:
+        hidden = super()._read([ids[:-1] for ids in keys], memories)
+        marks = self._embedding[np.array([ids[-1] for ids in keys])]
+        told = marks + hidden @ self._intent + self._intent_bias
+        return self._body.prefill(list(told[:, None]), memories)
+
+
+def _matrix(directory: Path, name: str) -> Float32Array:
+    return np.asarray(load_array(directory, name), np.float32)

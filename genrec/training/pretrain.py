@@ -78,7 +78,7 @@ class TrainSettings:
     """Steps between checkpoints."""
     text_branches: int = 128
     """Texts written per step, at random events of the batch; only where there is something to write."""
-    text_weight: float = 1.0
+    text_weight: float = 2.0
     """Of the loss per text token beside the loss per event."""
 
     def __post_init__(self) -> None:

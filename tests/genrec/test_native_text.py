@@ -44,14 +44,14 @@ TORCH = native_text_decoder(MODEL)
 
 @torch.no_grad()
 def plain_logits(history: list[int], fed: list[int]) -> Float32Array:
-    """[len(fed), V] after each of ``fed``: start, items and text as one sequence through the stock body."""
+    """[len(fed), V] after each of ``fed``, a mark first: one sequence through the stock body."""
     assert MODEL.text is not None
-    vectors = [
-        MODEL.start[None, None],
-        MODEL.item_vectors(torch.tensor([history], dtype=torch.int64)),
-        MODEL.text.embedding(torch.tensor([fed])),
-    ]
-    output = MODEL.body(inputs_embeds=torch.cat(vectors, 1)).last_hidden_state
+    before = torch.cat(
+        [MODEL.start[None, None], MODEL.item_vectors(torch.tensor([history], dtype=torch.int64))], 1
+    )
+    text = MODEL.text.embedding(torch.tensor([fed]))
+    text[:, 0] += MODEL.text.intent(MODEL.body(inputs_embeds=before).last_hidden_state[:, -1])
+    output = MODEL.body(inputs_embeds=torch.cat([before, text], 1)).last_hidden_state
     logits: Float32Array = MODEL.text.logits(output[0, 1 + len(history) :]).numpy()
     return logits
 
@@ -115,11 +115,8 @@ def test_text_teaches_the_items_before_it_and_no_later_one() -> None:
     assert model.text is not None
     trunk = Trunk()
     vectors = model.item_vectors(torch.tensor([[0, 1, 2]])).detach().requires_grad_()
-    model.body(
-        inputs_embeds=torch.cat([model.start.expand(1, 1, -1), vectors], 1),
-        past_key_values=trunk,
-        use_cache=True,
-    )
+    before = torch.cat([model.start.expand(1, 1, -1), vectors], 1)
+    trunk.output = model.body(inputs_embeds=before, past_key_values=trunk, use_cache=True).last_hidden_state
     branches = make_branches([0], [3], [[1, 2, END]])  # behind the start and two items
     branch_loss(model.body, model.text, trunk, branches, model.dropout).backward()
     assert vectors.grad is not None
@@ -205,6 +202,9 @@ def test_only_text_can_be_answered(onnx: OnnxDecoder) -> None:
         hidden = decoder.prefill([prompt([0])]).hidden
         with pytest.raises(DecoderError, match=r"expected token ids in 0 \.\. 10, got 11 \.\. 11"):
             decoder.edge_logits(hidden, np.zeros(1, np.int64), np.array([VOCABULARY]))
+        for wrong in (prompt([0])[:1], prompt([0])[1:], (*prompt([0]), Tokens(np.array([1])))):
+            with pytest.raises(DecoderError, match="a prompt of items and one mark"):
+                decoder.prefill([wrong])
         with pytest.raises(DecoderError, match="expected item rows"):
             decoder.prefill([prompt([len(CODES)])])
 
