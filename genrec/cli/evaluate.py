@@ -51,7 +51,7 @@ def evaluate(
         typer.Option(
             "--variants",
             help="Also ask the text modes in other ways: the other normalisation, titles by length-normalised and "
-            "by unconstrained beams, one query instead of m.",
+            "by unconstrained beams, one query instead of m, queries under the other constraint.",
         ),
     ] = False,
     labels: Annotated[

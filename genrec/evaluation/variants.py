@@ -8,6 +8,8 @@ title-unconstrained       as many beams of free text; an item is found where a t
                           (GenRec, Ji et al. 2023, arXiv 2307.00457). Its validity is the share of texts that are
                           the title of an item.
 query-1                   one query, where the mode writes m
+query-catalog_ngrams      queries held to runs of words of the catalog, where the mode writes them freely (or
+                          ``query-free``)
 ========================  =========================================================================================
 """
 
@@ -22,8 +24,10 @@ from genrec.evaluation.metrics import validity_rate
 from genrec.evaluation.ranking import BATCH, Ranked, Told, batches, rank_cases
 from genrec.grammars.text import Text
 from genrec.modes import QueryMode, TrieMode
+from genrec.query_search import CatalogQuerySearch
 from genrec.recommender import Recommender
 from genrec.search import Normalize, search
+from genrec.tasks import QueryConstraint
 from genrec.text_beams import Beams
 from genrec.text_search import write
 from genrec.wishes import Wishes
@@ -42,7 +46,10 @@ def variants(recommender: Recommender, modes: Sequence[str]) -> dict[str, Way]:
     for mode in (recommender.modes[name] for name in modes):
         if isinstance(mode, QueryMode):
             if mode.defaults.queries > 1:
-                ways["query-1"] = _one_query(recommender)
+                ways["query-1"] = _queries(recommender, Wishes(queries=1))
+            if not isinstance(mode.search, CatalogQuerySearch) or mode.search.writer.finds_always:
+                held: QueryConstraint = "catalog_ngrams" if mode.defaults.constraint == "free" else "free"
+                ways[f"query-{held}"] = _queries(recommender, Wishes(constraint=held))
         elif mode.spec.is_text:
             other: Normalize = "vocabulary" if mode.defaults.normalize == "catalog" else "catalog"
             ways[f"title-{other}"] = _normalised(recommender, other)
@@ -51,9 +58,9 @@ def variants(recommender: Recommender, modes: Sequence[str]) -> dict[str, Way]:
     return ways
 
 
-def _one_query(recommender: Recommender) -> Way:
+def _queries(recommender: Recommender, wishes: Wishes) -> Way:
     def rank(cases: Cases, k: int, progress: Told | None) -> Ranked:
-        return Ranked(rank_cases(recommender, cases, k, "query", progress, Wishes(queries=1)))
+        return Ranked(rank_cases(recommender, cases, k, "query", progress, wishes))
 
     return rank
 

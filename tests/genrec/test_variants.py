@@ -58,15 +58,20 @@ class Spelling(FakeDecoder):
 
 def test_the_rows_beside_each_mode(recommender):
     titles = ["title-vocabulary", "title-length-normalised", "title-unconstrained"]
-    assert list(variants(recommender, ["semantic_id", "title", "query"])) == [*titles, "query-1"]
+    assert list(variants(recommender, ["semantic_id", "title", "query"])) == [
+        *titles,
+        "query-1",
+        "query-catalog_ngrams",
+    ]
     assert list(variants(recommender, ["semantic_id"])) == []
 
 
-def test_the_other_normalisation_and_one_query(recommender, cases):
+def test_the_other_normalisation_and_other_queries(recommender, cases):
     ways = variants(recommender, ["title", "query"])
     for name, wishes in (
         ("title-vocabulary", Wishes(k=K, mode="title", normalize="vocabulary")),
         ("query-1", Wishes(k=K, mode="query", queries=1)),
+        ("query-catalog_ngrams", Wishes(k=K, mode="query", constraint="catalog_ngrams")),
     ):
         ranked = ways[name](cases, K, None)
         assert ranked.validity is None
@@ -143,9 +148,9 @@ def test_one_table_of_everything(recommender):
     )
     ours = [
         "genrec", "genrec-title", "genrec-query", "genrec-title-vocabulary", "genrec-title-length-normalised",
-        "genrec-title-unconstrained", "genrec-query-1",
+        "genrec-title-unconstrained", "genrec-query-1", "genrec-query-catalog_ngrams",
     ]  # fmt: skip
-    assert list(result.systems)[:7] == ours
+    assert list(result.systems)[:8] == ours
     assert list(dict.fromkeys(told)) == list(result.systems)
     assert result.label_fields == ("genre",)
     for name, figures in result.systems.items():
