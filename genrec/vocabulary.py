@@ -38,7 +38,7 @@ END = "<end>"
 MARKS = ("title", "query", "name", "code")
 """Tokens ``<title>``, ``<query>`` … of a vocabulary trained here: the end of a compact prompt says what is wanted."""
 LONGEST_ANSWER = 64
-"""Tokens. Under 1 % of the titles of Amazon Beauty are longer with 8,192 tokens trained on them."""
+"""Tokens. 1.9 % of the titles of Amazon Beauty are that long or longer in a vocabulary of 4,033 trained on them."""
 
 
 @dataclass(frozen=True, slots=True)
