@@ -7,12 +7,12 @@ BIN := $(VENV)/bin
 # torch is pinned so that pip takes one build everywhere and does not pull a newer one with a GPU stack.
 TORCH := torch==2.13.0
 
-.PHONY: demo test test-slow test-light check lint types imports format clean
+.PHONY: demo test test-slow test-light check lint types imports format clean chromium screenshots
 
 demo: $(VENV)/.train
 	$(BIN)/genrec demo
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev chromium
 	$(BIN)/pytest -m "not slow"
 
 test-slow: $(VENV)/.dev
@@ -23,6 +23,19 @@ test-slow: $(VENV)/.dev
 test-light: .venv-light/.ready $(VENV)/.dev
 	$(BIN)/python -m tests.write_light_bundles .venv-light/bundles
 	.venv-light/bin/python tests/light_install.py .venv-light/bundles
+
+# The browser that tests of the playground run in: Debian's, taken where there is none and we may. Where neither
+# holds, those tests say why they are skipped.
+chromium:
+	@command -v chromium chromium-browser google-chrome >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	    && { apt-get install -y -qq chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; }; }; } \
+	  || echo "no chromium: the tests of the playground will be skipped; install Debian's package chromium to run them"
+
+# The three pictures of README, of the demo's bundle (`make demo` writes it) or of BUNDLE.
+screenshots: $(VENV)/.dev chromium
+	$(BIN)/genrec export $(or $(BUNDLE),runs/demo/works) --quiet
+	$(BIN)/python -m benchmarks.screenshots $(or $(BUNDLE),runs/demo/works)
 
 check: lint types imports
 

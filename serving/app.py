@@ -17,7 +17,8 @@ from serving.error_handlers import HANDLERS
 from serving.live_bundle import LiveBundle
 from serving.openapi import describe
 from serving.request_log import RequestLog
-from serving.routes import admin, health, items, models, recommendations
+from serving.routes import admin, health, items, models, recommendations, walk
+from serving.routes.playground import playground_router
 from serving.settings import Settings
 from serving.shedding import Shedding
 
@@ -53,6 +54,9 @@ def create_app(settings: Settings, engine: Engine, reload: Reload | None = None)
     app.state.reload = reload or (lambda verify: engine.reload(verify=verify))
     for noun in (recommendations, items, models, health, admin):
         app.include_router(noun.router)
+    if settings.playground:
+        app.include_router(walk.router)
+        app.include_router(playground_router())
     for error, handler in HANDLERS.items():
         app.add_exception_handler(error, handler)
     app.add_middleware(KeyGuard, settings=settings)

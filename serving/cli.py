@@ -30,6 +30,10 @@ def serve(
     prompt_cache_mb: Annotated[
         int | None, typer.Option(help="MiB of remembered prompts (256); 0 remembers none.")
     ] = None,
+    playground: Annotated[
+        bool | None,
+        typer.Option("--playground/--no-playground", help="Serve a page to try it out at / (on by default)."),
+    ] = None,
     verify: Annotated[
         bool | None, typer.Option("--verify", help="Compare all file hashes before use.")
     ] = None,
@@ -52,6 +56,7 @@ def serve(
             admin_keys_file=admin_keys_file,
             workers=workers,
             prompt_cache_mb=prompt_cache_mb,
+            playground=playground,
             verify=verify,
             log_level=log_level,
         )

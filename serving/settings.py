@@ -39,6 +39,9 @@ class Settings(BaseModel):
     """Keys that may also reload. Where only ``api_keys`` are set, nobody may (SIGHUP still works)."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    playground: bool = True
+    """The page at ``/``, and ``POST /v1/walk``, which it shows the search by."""
+
     max_body_bytes: Positive = 2**20
     body_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     """A body that trickles in slower than this is given up."""

@@ -23,7 +23,7 @@ from serving.settings import Settings
 from serving.waiting import Answer
 
 router = APIRouter(tags=["recommendations"], route_class=StrictJsonRoute)
-_BODY = (
+BODY = (
     "invalid_json",
     "json_too_deep",
     "missing_field",
@@ -33,37 +33,37 @@ _BODY = (
     "body_too_large",
     "unsupported_media_type",
 )
-_ASKED = ("invalid_filter", "invalid_request", "unknown_return_field", "mode_unavailable")
-_ENGINE = ("queue_full", "internal_error", "not_ready", "deadline_exceeded")
+ASKED = ("invalid_filter", "invalid_request", "unknown_return_field", "mode_unavailable")
+ENGINE = ("queue_full", "internal_error", "not_ready", "deadline_exceeded")
 
 
 @router.post(
     "/v1/recommendations",
     response_model=schemas.RecommendationResponse,
-    responses=documented(*_BODY, *_ASKED, *_ENGINE),
+    responses=documented(*BODY, *ASKED, *ENGINE),
     operation_id="recommend",
     summary="Recommend items for one history",
 )
 async def recommend(body: RecommendationRequest, request: Request) -> Response:
     """The items most likely to come next; every one is an item of the catalog."""
     start = time.perf_counter()
-    settings, engine = _state(request)
+    settings, engine = state_of(request)
     check_request(body, settings)
-    _check_against(body, engine)
+    check_against(body, engine)
     history = body.item_ids()
     answer = await while_connected(
         request,
-        engine.recommend(history, body.wishes(settings.max_expansions), _deadline(body, settings)),
+        engine.recommend(history, body.wishes(settings.max_expansions), deadline_of(body, settings)),
     )
     response = response_of(answer, body, history, 1000 * (time.perf_counter() - start))
-    _note(request, engine, [response], body.user_id)
+    note(request, engine, [response], body.user_id)
     return reply(response)
 
 
 @router.post(
     "/v1/recommendations:batch",
     response_model=schemas.BatchResponse,
-    responses=documented(*_BODY, *_ENGINE),
+    responses=documented(*BODY, *ENGINE),
     operation_id="recommend_batch",
     summary="Recommend items for many histories",
 )
@@ -73,12 +73,12 @@ async def recommend_batch(body: BatchRequest, request: Request) -> Response:
     The longest timeout_ms among the requests holds for all of them.
     """
     start = time.perf_counter()
-    settings, engine = _state(request)
+    settings, engine = state_of(request)
     check_batch(body, settings)
     errors: dict[int, ApiError] = {}
     for place, one in enumerate(body.requests):
         try:
-            _check_against(one, engine)
+            check_against(one, engine)
         except ApiError as error:
             errors[place] = error
     asked = [(place, one, one.item_ids()) for place, one in enumerate(body.requests) if place not in errors]
@@ -87,7 +87,7 @@ async def recommend_batch(body: BatchRequest, request: Request) -> Response:
         engine.recommend_many(
             [history for _, _, history in asked],
             [one.wishes(settings.max_expansions) for _, one, _ in asked],
-            max(_deadline(one, settings) for one in body.requests),
+            max(deadline_of(one, settings) for one in body.requests),
         ),
     )
     total_ms = 1000 * (time.perf_counter() - start)
@@ -95,7 +95,7 @@ async def recommend_batch(body: BatchRequest, request: Request) -> Response:
     for (place, one, history), answer in zip(asked, answers, strict=True):
         results[place] = _result(answer, one, history, total_ms)
     ordered = [results[place] for place in range(len(body.requests))]
-    _note(request, engine, [one.recommendation for one in ordered if one.recommendation is not None], None)
+    note(request, engine, [one.recommendation for one in ordered if one.recommendation is not None], None)
     return reply(schemas.BatchResponse.model_construct(object="recommendation.batch", results=ordered))
 
 
@@ -106,11 +106,17 @@ DIRECT = {
 """These routes as they are answered; what stands at the functions describes them."""
 
 
-def _state(request: Request) -> tuple[Settings, Engine]:
+def state_of(request: Request) -> tuple[Settings, Engine]:
+    """What the application has been made with."""
     return request.app.state.settings, request.app.state.engine
 
 
-def _check_against(body: RecommendationRequest, engine: Engine) -> None:
+def check_against(body: RecommendationRequest, engine: Engine) -> None:
+    """Refuse what this model and catalog cannot do.
+
+    Raises:
+        ApiError: ``mode_unavailable`` or ``unknown_return_field``.
+    """
     live = engine.live
     if body.mode is not None and body.mode not in live.modes:
         raise ApiError(
@@ -121,7 +127,8 @@ def _check_against(body: RecommendationRequest, engine: Engine) -> None:
     check_fields(body.return_fields, live.recommender.index.catalog)
 
 
-def _deadline(body: RecommendationRequest, settings: Settings) -> float:
+def deadline_of(body: RecommendationRequest, settings: Settings) -> float:
+    """``time.monotonic()`` by which the answer must be there."""
     return time.monotonic() + (body.timeout_ms or settings.default_timeout_ms) / 1000
 
 
@@ -146,7 +153,7 @@ def _failed(error: ApiError) -> schemas.BatchResult:
     )
 
 
-def _note(
+def note(
     request: Request, engine: Engine, responses: list[schemas.RecommendationResponse], user_id: str | None
 ) -> None:
     """Count the answers, and add to the log line what they were."""

@@ -19,11 +19,18 @@ KEY = "the-key-of-an-admin"
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 
-@pytest.fixture
-def server():
+def small_server(*, playground: bool) -> Server:
     # Short lists: what is tested is the shape, and long random lists take schemathesis most of its time.
     short = {"max_history": 6, "max_ids": 6, "max_requests": 2}
-    return Server(loader=lambda _: toy_live(), api_keys=(KEY,), admin_keys=(KEY,), **short)
+    return Server(
+        loader=lambda _: toy_live(), api_keys=(KEY,), admin_keys=(KEY,), playground=playground, **short
+    )
+
+
+@pytest.fixture
+def server():
+    # Without the walk: it takes the body of a recommendation, and its answers take schemathesis minutes to check.
+    return small_server(playground=False)
 
 
 def attack(server: Server, cases: int, cwd: Path, *options: str) -> int:
@@ -61,6 +68,11 @@ def test_two_thousand_cases_an_endpoint_find_nothing(server, tmp_path):
     print(f"{made} requests, no finding")
     assert made > 4 * 2000  # routes with parameters; the others have three cases in all
     assert server.metric("genrec_items_recommended_total") > 1000
+
+
+@pytest.mark.slow
+def test_an_attack_on_the_walk_finds_nothing(tmp_path):
+    assert attack(small_server(playground=True), 5, tmp_path, *ONE_BY_ONE, "--include-path", "/v1/walk") > 100
 
 
 @pytest.mark.slow
