@@ -578,6 +578,17 @@ def test_a_phone_gets_one_column_and_no_sideways_scrolling(browser, port):
         assert page.evaluate(width) == 390
 
 
+def test_long_titles_stay_in_their_place(visitor):
+    """Titles of shops have two hundred letters; they once pushed the left column under the answer."""
+    page = visitor.open(f"h=i3&h={'a-very-long-title-' * 12}")
+    expect(page.locator(".event")).to_have_count(2)
+    expect(page.locator(".result")).to_have_count(10)
+    left, right = page.locator("#search").bounding_box(), page.locator("#answer").bounding_box()
+    assert left is not None
+    assert right is not None
+    assert left["x"] + left["width"] < right["x"]
+
+
 def test_who_wants_no_motion_gets_none(browser, port):
     with visit(browser, port, reduced_motion="reduce") as visitor:
         page = visitor.open("h=i3")

@@ -139,7 +139,7 @@ function facts(item) {
   const words = Object.values(item.fields)
     .filter((value) => value !== null && value !== "" && !(Array.isArray(value) && !value.length))
     .map(written)
-    .filter((text) => text.length <= LONGEST);
+    .filter((text) => text.length <= LONGEST && text !== item.item_id);
   return words.length ? h("div.item-facts", {}, words.slice(0, 5).map((word) => h("span", {}, word))) : null;
 }
 
