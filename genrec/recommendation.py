@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from genrec.modes import AnyMode, TrieMode
 from genrec.queries import QueryResult, UsedQuery
 from genrec.search import Normalize, SearchResult
 from genrec.tasks import Mode
-from genrec.wishes import Wishes
+from genrec.wishes import Wishes, scores_are_shares
 from index.bm25.base import TermScore
+from index.catalog import Catalog
 from index.counted import counted
 from index.item_index import SEMANTIC_ID
-from index.types import ItemId
+from index.types import Int32Array, ItemId
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,37 @@ class Recommendation:
     model_calls: int
     mode: Mode = SEMANTIC_ID  # what the model wrote
     queries: tuple[UsedQuery, ...] = ()  # of query mode, in the order in which they were merged
+
+
+def items_of(
+    catalog: Catalog, mode: AnyMode, found: Int32Array, resolved: Wishes, result: SearchResult | QueryResult
+) -> tuple[RecommendedItem, ...]:
+    """The items of an answer; ``found`` is int32[k], their catalog rows."""
+    rows = found.tolist()
+    scores = result.scores.tolist()
+    written: list[str | None]
+    terms: tuple[tuple[TermScore, ...], ...] = ((),) * len(rows)
+    probabilities: list[float | None] = [None] * len(rows)
+    if isinstance(result, QueryResult):
+        written = [result.queries[query].text for query in result.query.tolist()]
+        terms = result.matched_terms
+    else:
+        assert isinstance(mode, TrieMode)
+        written = [mode.written(rank) for rank in result.ranks.tolist()]
+        if scores_are_shares(resolved):
+            probabilities = [float(np.exp(score)) for score in scores]
+    return tuple(
+        RecommendedItem(
+            item_id=catalog.item_ids[row],
+            title=catalog.titles[row],
+            rank=place + 1,
+            score=scores[place],
+            probability=probabilities[place],
+            generated=written[place],
+            matched_terms=terms[place],
+        )
+        for place, row in enumerate(rows)
+    )
 
 
 def notes_on(

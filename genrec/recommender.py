@@ -6,36 +6,30 @@ query mode the model writes queries instead, and what they find become items.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import cast
 
 import numpy as np
 
 from genrec.bundle import Bundle, DecoderName, load_bundle
 from genrec.decoders.base import Decoder
+from genrec.mode_requests import Found, run_mode, shared_request, with_history
 from genrec.modes import AnyMode, QueryMode, TrieMode, codes_mode, modes_of
 from genrec.prior import CANDIDATES, Prior, PriorKind
 from genrec.queries import QueryRequest, QueryResult
-from genrec.recommendation import Recommendation, RecommendedItem, notes_on
-from genrec.search import Diversity, Normalize, SearchRequest, SearchResult, Synchronize, search
+from genrec.recommendation import Recommendation, RecommendedItem, items_of, notes_on
+from genrec.search import Diversity, Normalize, SearchRequest, Synchronize
 from genrec.tasks import Mode, QueryConstraint, TaskDefaults
-from genrec.wishes import Wishes, resolve, scores_are_shares
-from index.bm25.base import TermScore
+from genrec.wishes import Wishes, resolve
 from index.errors import RequestError
 from index.filter_expression import Where
-from index.item_filter import Allowed
 from index.item_index import SEMANTIC_ID, ItemIndex
-from index.types import FloatArray, Int32Array, Int64Array, IntArray, ItemId
+from index.types import FloatArray, Int32Array, IntArray, ItemId
 
 __all__ = ["Recommendation", "RecommendedItem", "Recommender"]
 
 _USUAL = Wishes()
-
-Found: TypeAlias = SearchResult | QueryResult
-"""What the search of a mode found: item ranks of its trie, or catalog rows."""
 
 
 class Recommender:
@@ -307,7 +301,7 @@ class Recommender:
             groups.setdefault(group, []).append(place)
         results: dict[int, Found] = {}
         for (name, normalize, synchronize), places in groups.items():
-            found = _run(self.modes[name], [requests[place] for place in places], normalize, synchronize)
+            found = run_mode(self.modes[name], [requests[place] for place in places], normalize, synchronize)
             results.update(zip(places, found, strict=True))
         return [results[place] for place in range(len(each))]
 
@@ -343,7 +337,7 @@ class Recommender:
         rows = self.index.catalog.rows_of(ids).tolist()
         unknown = tuple(dict.fromkeys(one for one, row in zip(ids, rows, strict=True) if row < 0))
         return Recommendation(
-            items=self._items(mode, resolved, result),
+            items=items_of(self.index.catalog, mode, self.rows_of(result, wishes), resolved, result),
             certified=0 if isinstance(result, QueryResult) else result.certified,
             unknown_ids=unknown,
             notes=notes_on(bool(ids), any(row >= 0 for row in rows), resolved, result),
@@ -370,34 +364,6 @@ class Recommender:
             return result.rows
         return np.asarray(self.trie_mode(wishes).trie.item_at_rank[result.ranks], np.int32)
 
-    def _items(self, mode: AnyMode, resolved: Wishes, result: Found) -> tuple[RecommendedItem, ...]:
-        catalog = self.index.catalog
-        rows = self.rows_of(result, resolved).tolist()
-        scores = result.scores.tolist()
-        written: list[str | None]
-        terms: tuple[tuple[TermScore, ...], ...] = ((),) * len(rows)
-        probabilities: list[float | None] = [None] * len(rows)
-        if isinstance(result, QueryResult):
-            written = [result.queries[query].text for query in result.query.tolist()]
-            terms = result.matched_terms
-        else:
-            assert isinstance(mode, TrieMode)
-            written = [mode.written(rank) for rank in result.ranks.tolist()]
-            if scores_are_shares(resolved):
-                probabilities = [float(np.exp(score)) for score in scores]
-        return tuple(
-            RecommendedItem(
-                item_id=catalog.item_ids[row],
-                title=catalog.titles[row],
-                rank=place + 1,
-                score=scores[place],
-                probability=probabilities[place],
-                generated=written[place],
-                matched_terms=terms[place],
-            )
-            for place, row in enumerate(rows)
-        )
-
     def _requests(
         self, histories: Sequence[IntArray], each: Sequence[Wishes]
     ) -> list[SearchRequest | QueryRequest]:
@@ -408,70 +374,9 @@ class Recommender:
         for rows, one in zip(histories, each, strict=True):
             mode = self.mode_of(one)
             if id(one) not in shared:
-                shared[id(one)] = self._shared_request(mode, one)
-            requests.append(_with_history(mode, np.asarray(rows, np.int64), one, shared[id(one)]))
+                shared[id(one)] = shared_request(self.index, mode, one)
+            requests.append(with_history(mode, np.asarray(rows, np.int64), one, shared[id(one)]))
         return requests
-
-    def _shared_request(self, mode: AnyMode, wishes: Wishes) -> SearchRequest | QueryRequest:
-        """A request without a history."""
-        resolved = resolve(wishes, mode.defaults)
-        assert resolved.beam is not None
-        banned = self.index.catalog.rows_of([str(one) for one in resolved.exclude])
-        banned = banned[banned >= 0]
-        if isinstance(mode, QueryMode):
-            assert resolved.queries is not None
-            assert resolved.constraint is not None
-            return QueryRequest(
-                prompt=(),
-                k=resolved.k,
-                queries=resolved.queries,
-                beam=resolved.beam,
-                constraint=resolved.constraint,
-                allowed=mode.rules.allowed_rows(resolved.where, resolved.include),
-                exclude=np.asarray(banned, np.int64),
-                diversity=resolved.diversity,
-            )
-        return SearchRequest(
-            prompt=(),
-            k=resolved.k,
-            beam=resolved.beam,
-            allowed=mode.rules.allowed(resolved.where, resolved.include, banned),
-            exact=resolved.exact,
-            max_expansions=resolved.max_expansions,
-            prior=None if resolved.prior is None else resolved.prior.over(mode.trie),
-            caps=mode.caps.caps(resolved.max_per or {}),
-            diversity=resolved.diversity,
-        )
-
-
-def _with_history(
-    mode: AnyMode, rows: Int64Array, wishes: Wishes, shared: SearchRequest | QueryRequest
-) -> SearchRequest | QueryRequest:
-    prompt = mode.spec.prompt(mode.speech, rows)
-    seed = _sample_seed(wishes.seed, rows) if wishes.sample else None
-    seen = rows if wishes.exclude_seen else rows[:0]
-    if isinstance(shared, QueryRequest):
-        excluded = np.concatenate([shared.exclude, seen])
-        return replace(shared, prompt=prompt, exclude=excluded, sample_seed=seed)
-    assert isinstance(mode, TrieMode)
-    allowed = shared.allowed
-    if len(seen):
-        ranks = np.asarray(mode.trie.rank_of_item[seen], np.int64)
-        allowed = Allowed.from_bitmap(allowed.bitmap, np.concatenate([allowed.excluded, ranks]))
-    return replace(shared, prompt=prompt, allowed=allowed, sample_seed=seed)
-
-
-def _run(
-    mode: AnyMode,
-    requests: Sequence[SearchRequest | QueryRequest],
-    normalize: Normalize,
-    synchronize: Synchronize,
-) -> Sequence[Found]:
-    """Search for requests of one mode."""
-    if isinstance(mode, QueryMode):
-        return mode.search.search([one for one in requests if isinstance(one, QueryRequest)])
-    walks = [one for one in requests if isinstance(one, SearchRequest)]
-    return search(mode.decoder, mode.trie, walks, normalize=normalize, synchronize=synchronize)
 
 
 def _ids(history: Sequence[ItemId | int]) -> list[ItemId]:
@@ -486,10 +391,3 @@ def _one_each(wishes: Wishes | Sequence[Wishes], histories: int) -> Sequence[Wis
     if len(wishes) != histories:
         raise RequestError(f"expected one Wishes for all or one per history, {histories}, got {len(wishes)}")
     return wishes
-
-
-def _sample_seed(seed: int, rows: IntArray) -> int:
-    """A seed of its own for every history, so that one seed does not bind a batch's draws together."""
-    digest = hashlib.blake2b(np.asarray(rows, "<i8").tobytes(), digest_size=8, person=b"sample")
-    digest.update(str(seed).encode())
-    return int.from_bytes(digest.digest(), "little")

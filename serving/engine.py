@@ -20,7 +20,7 @@ from genrec.recommender import Recommendation
 from genrec.search import Normalize, SearchRequest
 from genrec.search_trace import SearchTrace
 from genrec.wishes import Wishes
-from index.errors import FilterError, GenrecError, RequestError
+from index.errors import FilterError, GenrecError
 from index.types import ItemId
 from serving.batching import Lane
 from serving.errors import DeadlineExceeded, NotReady, QueueFull, ReloadInProgress
@@ -300,21 +300,22 @@ class Engine:
             if self._is_given_up(one):
                 continue
             running = Running(one, live, time.monotonic())
-            mode = self._mode(one, live)
-            if isinstance(mode, QueryMode):
+            asked = self._asked(one, live)
+            if asked is None:
+                continue
+            mode, request = asked
+            if request is None:
                 writing.append(running)
                 continue
-            request = self._request(one, live) if mode is not None else None
-            if mode is None or request is None:
-                continue
             if one.wishes.synchronize != "leaf" or one.wishes.diversity:  # no steps that others could join
-                self._answer_alone(running)
+                self._answer_together([running])
                 continue
             key = (mode.spec.name, one.wishes.normalize or mode.defaults.normalize, one.trace)
             names, requests = joining.setdefault(key, ([], []))
             names.append(running)
             requests.append(request)
-        self._answer_together(writing)
+        if writing:
+            self._answer_together(writing)
         for key, (names, requests) in joining.items():
             name, normalize, trace = key
             searched = live.recommender.modes[name]
@@ -324,7 +325,7 @@ class Engine:
                 lane.join(names, requests)
             except Exception:  # one of them is to blame: each alone, so that it fails no other
                 for running in names:
-                    self._answer_alone(running)
+                    self._answer_together([running])
                 continue
             for running in names:
                 running.batch = len(lane)
@@ -339,7 +340,7 @@ class Engine:
             logger.error("step_failed", exc_info=error)
             broken = lane.clear()
             for running in broken:
-                self._answer_alone(running)
+                self._answer_together([running])
             return left + len(broken)
         for running, result in done:
             recommender, asked = running.live.recommender, running.asked
@@ -349,53 +350,39 @@ class Engine:
     def _is_given_up(self, one: Waiting) -> bool:
         return one.is_unwanted or (one.deadline is not None and time.monotonic() >= one.deadline)
 
-    def _request(self, one: Waiting, live: LiveBundle) -> SearchRequest | None:
-        """What to search for; None where the wishes do not fit the catalog and the client was told so."""
+    def _asked(self, one: Waiting, live: LiveBundle) -> tuple[AnyMode, SearchRequest | None] | None:
+        """What answers a request and, on a trie, what to search for; None where the client was told that it cannot.
+
+        Wishes may not fit the catalog, and a reload may have taken the mode away.
+        """
         recommender = live.recommender
         try:
-            (request,) = recommender.requests([recommender.history_rows(one.history)], one.wishes)
+            mode = recommender.mode_of(one.wishes)
+            if isinstance(mode, QueryMode):
+                return mode, None
+            return mode, recommender.requests([recommender.history_rows(one.history)], one.wishes)[0]
         except RecursionError:
             self._fail(one, FilterError("expected a filter nested at most 32 deep, got a deeper one"))
         except Exception as error:
             self._fail(one, error)
-        else:
-            return request
         return None
 
-    def _mode(self, one: Waiting, live: LiveBundle) -> AnyMode | None:
-        """What answers a request; None where the live bundle cannot and the client was told so."""
-        try:
-            return live.recommender.mode_of(one.wishes)
-        except RequestError as error:  # a reload has taken the mode away
-            self._fail(one, error)
-            return None
-
     def _answer_together(self, running: Sequence[Running]) -> None:
-        """Search for requests in one go; where one of them is to blame, each alone."""
-        if not running:
-            return
+        """Search for requests in one go; where one of them is to blame, each alone, so that it fails no other."""
         asked = [one.asked for one in running]
         recommender = running[0].live.recommender
         try:
-            answers = recommender.recommend_batch(
-                [one.history for one in asked], [one.wishes for one in asked]
-            )
-        except Exception:
-            for one in running:
-                self._answer_alone(one)
+            answers = recommender.recommend_batch([a.history for a in asked], [a.wishes for a in asked])
+        except Exception as error:
+            if len(running) == 1:
+                self._fail(asked[0], error)
+            else:
+                for one in running:
+                    self._answer_together([one])
             return
         for one, answer in zip(running, answers, strict=True):
-            one.batch = len(running)
+            one.batch = max(one.batch, len(running))
             self._deliver(one, answer)
-
-    def _answer_alone(self, running: Running) -> None:
-        asked = running.asked
-        try:
-            (recommendation,) = running.live.recommender.recommend_batch([asked.history], asked.wishes)
-        except Exception as error:
-            self._fail(asked, error)
-        else:
-            self._deliver(running, recommendation)
 
     def _deliver(self, running: Running, recommendation: Recommendation) -> None:
         asked, now = running.asked, time.monotonic()
