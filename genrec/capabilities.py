@@ -32,6 +32,7 @@ FLAGS = {
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 EXTRAS = {
     "train": "training, and running models that are not exported",
+    "finetune": "fine-tuning any language model: genrec train --base, --lora",
     "text": "sentence vectors for item text",
     "fast": "the fused search step in machine code",
     "lucene": "BM25 by Lucene",

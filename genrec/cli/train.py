@@ -22,9 +22,23 @@ from genrec.cli.options import (
     read_histories,
 )
 from genrec.cli.output import Stages, answers, print_json, print_table, remark, stages
+from genrec.cli.train_base import (
+    Accumulate,
+    Base,
+    BatchSize,
+    Epochs,
+    Form,
+    Lora,
+    LoraRank,
+    LossOnOption,
+    MaxItems,
+    ValidationUsers,
+    finetune,
+    settings_of,
+)
 from index.counted import counted
 from index.errors import TrainingError, require
-from index.item_index import load_index
+from index.item_index import SEMANTIC_ID, load_index
 
 if TYPE_CHECKING:
     from genrec.training.pretrain import TrainProgress
@@ -44,13 +58,14 @@ def train(
         int | None, typer.Option(min=1, help="Step budget instead; repeatable to the bit.")
     ] = None,
     tasks: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="What the one model learns to answer with, separated by commas: semantic_id (codes; always), title, "
-            "query. Text takes about half of each step, so give it twice the budget.",
+            help="What the one model learns to answer with, separated by commas: semantic_id (codes), title, query. "
+            "The native model always learns codes; text takes about half of each of its steps, so give it twice the "
+            "budget. With --base also title_of_code and code_of_title, and weights: semantic_id,title=2.",
             metavar="TASKS",
         ),
-    ] = "semantic_id",
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed run left off.")] = False,
     hidden_size: Annotated[int | None, typer.Option(min=8, help="Width of the model.")] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="Layers of the model's body.")] = None,
@@ -63,6 +78,16 @@ def train(
         int | None, typer.Option(min=1, help="Steps between checkpoints, for --resume.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    base: Base = None,
+    lora: Lora = False,
+    lora_rank: LoraRank = None,
+    form: Form = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    accumulate: Accumulate = None,
+    max_items: MaxItems = None,
+    loss_on: LossOnOption = None,
+    validation_users: ValidationUsers = None,
     threads: Threads = None,
     user_column: UserColumn = None,
     item_column: ItemColumn = None,
@@ -71,33 +96,75 @@ def train(
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Train the native model on an index and write a bundle.
+    """Train a model on an index and write a bundle: the small native one, or with --base any language model.
 
     Events held out when the index was built are not trained on: the last-but-one event of every user chooses
     the best weights and the normalisation, the last one is kept for genrec evaluate.
 
     With --tasks semantic_id,title,query the same model also writes titles and search queries.
+
+    Any language model: genrec train --base ./Qwen3-0.6B --lora --index INDEX --interactions FILE --out DIR
+
+    TIGER's T5 from nothing: genrec train --base t5-tiger --index INDEX --interactions FILE --out DIR
     """
     torch = require("torch", extra="train", purpose="Training")
     from genrec.native_model import NativeConfig
     from genrec.training.pretrain import TrainSettings
     from genrec.training.train_bundle import checkpoint_path, train_bundle
 
-    if minutes is not None and steps is not None:
-        raise TrainingError(f"expected --minutes or --steps, got both ({minutes:g} and {steps}); give one")
+    budgets = {"--minutes": minutes, "--steps": steps, "--epochs": epochs}
+    budget = [f"{name} {value:g}" for name, value in budgets.items() if value is not None]
+    if len(budget) > 1:
+        raise TrainingError(f"expected one budget, got {' and '.join(budget)}; give one")
+    tuned = {
+        "form": form,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "accumulate": accumulate,
+        "max_items": max_items,
+        "loss_on": loss_on,
+        "validation_users": validation_users,
+    }
+    shape = {"hidden_size": hidden_size, "layers": layers, "dropout": dropout}
+    _refuse({**tuned, "lora": lora or None, "lora_rank": lora_rank} if base is None else shape, base)
     if threads is not None:
         torch.set_num_threads(threads)
     started = time.monotonic()
     loaded = load_index(index)
     histories = read_histories(interactions, loaded.catalog, on_error, user_column, item_column, time_column)
-    if minutes is None and steps is None:
+    if not budget:
         minutes = DEFAULT_MINUTES
+    if base is not None:
+        tuning = settings_of(
+            base,
+            tasks,
+            lora,
+            lora_rank,
+            **tuned,
+            steps=steps,
+            minutes=minutes,
+            seed=seed,
+            patience=patience,
+            learning_rate=learning_rate,
+            checkpoint_every=checkpoint_every,
+        )
+        finetune(
+            loaded,
+            histories,
+            out,
+            tuning,
+            resume=resume,
+            quiet=quiet,
+            json=json,
+            started=started,
+            report=lambda progress: _Report(progress).step,
+        )
+        return
     settings = TrainSettings(steps=steps, minutes=minutes, seed=seed, patience=patience)
     if learning_rate is not None:
         settings = replace(settings, learning_rate=learning_rate)
     if checkpoint_every is not None:
         settings = replace(settings, checkpoint_every=checkpoint_every)
-    shape = {"hidden_size": hidden_size, "layers": layers, "dropout": dropout}
     given = {name: value for name, value in shape.items() if value is not None}
     config = replace(NativeConfig(code_sizes=loaded.level_sizes), **given)  # type: ignore[arg-type]
 
@@ -116,7 +183,7 @@ def train(
                 progress=lambda at: report.step(at),
                 stage=lambda name: progress(name, 0, 1),
                 resume=resume,
-                tasks=[name.strip() for name in tasks.split(",") if name.strip()],
+                tasks=[name.strip() for name in (tasks or SEMANTIC_ID).split(",") if name.strip()],
             )
         except KeyboardInterrupt:
             remark(_interrupted(checkpoint))
@@ -149,6 +216,25 @@ def train(
     answers.print(
         f"Next: genrec recommend {out} --history ID,ID,…   or   genrec evaluate {out} --interactions FILE"
     )
+
+
+def _refuse(options: Mapping[str, object], base: str | None) -> None:
+    """Options that would have no effect are a misunderstanding.
+
+    Raises:
+        TrainingError: one was given.
+    """
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if given:
+        raise TrainingError(
+            f"expected {', '.join(given)} "
+            + (
+                "together with --base, got no base"
+                if base is None
+                else "without --base, whose model has a shape"
+            )
+            + "; leave one of them out"
+        )
 
 
 def _interrupted(checkpoint: Path) -> str:

@@ -16,6 +16,7 @@ import torch
 
 from genrec.decoders.base import Prefilled, Prompt, State, Tokens
 from genrec.decoders.cross_body import CrossStates, CrossStep, cross_body_of
+from genrec.decoders.hugging_face import load_model
 from genrec.decoders.kv_cache import StepCache, TorchState
 from genrec.decoders.output_head import OutputHead, numpy_of
 from genrec.decoders.prompt_reader import PromptReader
@@ -115,9 +116,7 @@ class EncoderDecoder(TreeDecoder):
                 f"expected an encoder-decoder such as T5 in {path_or_name}, got {config.model_type!r}; "
                 "causal language models run in TorchDecoder"
             )
-        on_cpu = device is None or torch.device(device).type == "cpu"
-        model = AutoModelForSeq2SeqLM.from_pretrained(path_or_name, dtype=torch.float32 if on_cpu else "auto")
-        return cls(model, token_offset, device, reader)
+        return cls(load_model(AutoModelForSeq2SeqLM, path_or_name, device), token_offset, device, reader)
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Prompt], kept: Sequence[State | None] | None = None) -> Prefilled:

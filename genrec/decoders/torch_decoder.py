@@ -17,6 +17,7 @@ import torch
 
 from genrec.decoders.base import Tokens
 from genrec.decoders.causal_decoder import CausalDecoder
+from genrec.decoders.hugging_face import load_model
 from genrec.decoders.model_body import body_of
 from genrec.decoders.output_head import OutputHead
 from genrec.decoders.prompt_reader import PromptReader
@@ -95,9 +96,7 @@ class TorchDecoder(CausalDecoder):
                 f"expected a causal language model in {path_or_name}, got the encoder-decoder "
                 f"{config.model_type!r}, which EncoderDecoder runs; use that, or a model like GPT-2, Llama or Qwen3"
             )
-        on_cpu = device is None or torch.device(device).type == "cpu"
-        model = AutoModelForCausalLM.from_pretrained(path_or_name, dtype=torch.float32 if on_cpu else "auto")
-        return cls(model, token_offset, device, reader)
+        return cls(load_model(AutoModelForCausalLM, path_or_name, device), token_offset, device, reader)
 
     @torch.inference_mode()
     def _check_logits(self, model: PreTrainedModel) -> None:

@@ -35,6 +35,7 @@ def rank_cases(
     mode: Mode | None = None,
     progress: Told | None = None,
     wishes: Wishes | None = None,
+    batch: int = BATCH,
 ) -> Int32Array:
     """int32[C, k]: what a recommender returns for each case, as catalog rows, -1 where it returned fewer.
 
@@ -45,10 +46,11 @@ def rank_cases(
         mode: its default one where not given.
         progress: told how far it is.
         wishes: what else is asked; ``k`` and ``mode`` are those above.
+        batch: cases searched together.
     """
     asked = replace(wishes or Wishes(), k=k, mode=mode)
     ranked = np.full((len(cases), k), -1, np.int32)
-    for places in batches(len(cases), BATCH, progress):
+    for places in batches(len(cases), batch, progress):
         results = recommender.search_rows([cases.history_of(case) for case in places], asked)
         for case, result in zip(places, results, strict=True):
             rows = recommender.rows_of(result, asked)

@@ -61,7 +61,7 @@ def epoch_batches(
     always the first of its window. ``batch_targets`` is the number of events per batch, roughly.
     """
     rng = np.random.default_rng([seed, epoch])
-    start, length = _windows(histories.offsets, max_items + 1, rng)
+    start, length = window_bounds(histories.offsets, max_items + 1, rng)
     order = rng.permutation(len(start))
     pool_size = max(1, round(POOL_BATCHES * batch_targets / length.mean()))
     pool = np.arange(len(order)) // pool_size
@@ -83,7 +83,7 @@ def pad(items: Int64Array, start: Int64Array, length: Int64Array) -> Int64Array:
     return np.where(inside, items[np.where(inside, start[:, None] + column, 0)], -1)
 
 
-def _windows(offsets: Int64Array, size: int, rng: np.random.Generator) -> tuple[Int64Array, Int64Array]:
+def window_bounds(offsets: Int64Array, size: int, rng: np.random.Generator) -> tuple[Int64Array, Int64Array]:
     """Start and length of windows of at most ``size`` events that cover every event once."""
     begin, total = offsets[:-1], np.diff(offsets)
     phase = np.where(

@@ -192,7 +192,7 @@ def test_wrong_use_of_a_real_bundle_is_explained(bundle, index, files):
     assert "single" not in genrec("recommend", bundle, "--history", "i0", "-k", 0, check=2).stderr
     assert "got 'colour'" in genrec("recommend", bundle, "--where", "colour == 'red'", check=1).stderr
     both = genrec(*train_command(index, files, files / "x", "--steps", 1, "--minutes", 1), check=1)
-    assert "--minutes or --steps, got both" in both.stderr
+    assert "expected one budget, got --minutes 1 and --steps 1" in both.stderr
     assert "kind 'bundle', got kind 'index'" in genrec("recommend", index, check=1).stderr
 
 

@@ -112,7 +112,7 @@ def t5(**changes: Any) -> PreTrainedModel:
 
 
 def mt5(**changes: Any) -> PreTrainedModel:
-    """As T5 1.1: gated units, untied head, layers of the decoder as many as it likes."""
+    """As T5 1.1: gated units, nothing scaled before the head, and another depth for the decoder."""
     own = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 3}
     model = _spread(_seeded(MT5ForConditionalGeneration, MT5Config(**{**T5_LIKE, **own, **changes})))
     with torch.no_grad():

@@ -1,0 +1,220 @@
+"""Tasks as training batches for language models: prompt and answer in tokens, similar lengths together.
+
+Prompts and answers come from the very functions that make them at inference (:class:`genrec.tasks.TaskSpec` and the
+decoder's :class:`~genrec.decoders.prompt_reader.PromptReader`), so the two cannot drift apart. Batch number i of a
+run is a function of the seed and i alone, so a resumed run sees the same batches. It knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from genrec.decoders.prompt_reader import PromptReader
+from genrec.speech import Speech
+from genrec.tasks import TASKS
+from genrec.training.examples import Histories, window_bounds
+from index.errors import TrainingError
+from index.types import Int64Array, IntArray
+
+LossOn: TypeAlias = Literal["answers", "all"]
+"""What is learned: the answers, or the prompts as well (a causal model only)."""
+POOL_BATCHES = 32
+"""Examples are sorted by length inside pools of so many batches, then batches are shuffled."""
+_IGNORED = -100  # what the losses of the transformers library leave out
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One question and its answer, as vocabulary ids."""
+
+    prompt: list[int]
+    answer: list[int]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
+
+@dataclass(frozen=True, eq=False)
+class ExampleMaker:
+    """Makes examples of tasks.
+
+    Args:
+        speech: how the model reads and writes.
+        reader: how its decoder turns prompts into ids.
+        token_offset: vocabulary id of the trie's token 0.
+    """
+
+    speech: Speech
+    reader: PromptReader
+    token_offset: int
+
+    def examples(self, task: str, prompts: Sequence[IntArray], targets: IntArray) -> list[Example]:
+        """Examples of one task.
+
+        Args:
+            task: its name.
+            prompts: R of int[P], what each prompt shows: a history, or the one item an alignment task is about.
+            targets: int[R], catalog rows the answers name.
+        """
+        spec = TASKS[task]
+        shift = 0 if spec.is_text else self.token_offset
+        answers = spec.answers(self.speech, np.asarray(targets, np.int64))
+        return [
+            Example(
+                self.reader.ids(spec.prompt(self.speech, rows)).tolist(), [token + shift for token in answer]
+            )
+            for rows, answer in zip(prompts, answers, strict=True)
+        ]
+
+
+class TaskBatches(Dataset[dict[str, Any]]):
+    """The batches of a run, by number.
+
+    An epoch is one pass over all training events: each is the target of one task, drawn by the mixture's weights; a
+    task about single items takes an item of the catalog instead. With ``loss_on="all"`` whole stretches of a history
+    are examples, whose last event is the answer, as all events in them are learned.
+
+    Args:
+        maker: makes examples.
+        histories: training events.
+        mixture: weights of the tasks.
+        max_items: items of a history that are read.
+        batch_size: examples a batch.
+        batches: how many there are in all, over all epochs.
+        seed: of every draw.
+        loss_on: what is learned.
+        is_encoder_decoder: whether prompts are read by an encoder.
+        active: int[M], catalog rows that tasks about single items may name.
+    """
+
+    def __init__(
+        self,
+        maker: ExampleMaker,
+        histories: Histories,
+        mixture: Mapping[str, float],
+        *,
+        max_items: int,
+        batch_size: int,
+        batches: int,
+        seed: int,
+        loss_on: LossOn,
+        is_encoder_decoder: bool,
+        active: IntArray,
+    ) -> None:
+        if loss_on == "all" and is_encoder_decoder:
+            raise TrainingError(
+                "expected the loss on answers for an encoder-decoder, whose prompts are not predicted, got 'all'"
+            )
+        self._maker, self._histories, self._mixture = maker, histories, mixture
+        self._max_items, self._batch_size, self._batches = max_items, batch_size, batches
+        self._seed, self._loss_on, self._is_encoder_decoder = seed, loss_on, is_encoder_decoder
+        self._active = active
+        self._epoch_starts = [0]  # number of each epoch's first batch, as far as asked for
+        self._pool = lru_cache(maxsize=2)(self._make_pool)
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """Batch ``number``, padded, as a model of the transformers library takes it."""
+        epoch, place = self.locate(number)
+        batch = self._pool(epoch, place // POOL_BATCHES)[place % POOL_BATCHES]
+        return collate(batch, self._loss_on, self._is_encoder_decoder)
+
+    def locate(self, number: int) -> tuple[int, int]:
+        """The epoch of a batch, and its place there."""
+        starts = self._epoch_starts
+        while starts[-1] <= number:
+            events = len(self._targets(len(starts) - 1))
+            starts.append(starts[-1] + -(-events // self._batch_size))
+        epoch = int(np.searchsorted(starts, number, side="right")) - 1
+        return epoch, number - starts[epoch]
+
+    def batches_of_epochs(self, epochs: float) -> int:
+        """Batches of so many epochs."""
+        whole = int(epochs)
+        self.locate(0)
+        while len(self._epoch_starts) <= whole + 1:
+            self.locate(self._epoch_starts[-1])
+        begin, end = self._epoch_starts[whole], self._epoch_starts[whole + 1]
+        return max(1, begin + round((epochs - whole) * (end - begin)))
+
+    @lru_cache(maxsize=2)  # noqa: B019 - one dataset lives as long as its run
+    def _targets(self, epoch: int) -> Int64Array:
+        """int64[E, 2]: begin and end in the flat items of every example of an epoch; the last one is the target."""
+        offsets, items = self._histories.offsets, self._histories.items
+        rng = np.random.default_rng([self._seed, epoch])
+        if self._loss_on == "all":
+            begin, length = window_bounds(offsets, self._max_items + 1, rng)
+            bounds = np.stack([begin, begin + length], 1)
+        else:
+            end = np.arange(len(items)) + 1
+            user = np.searchsorted(offsets, end - 1, side="right") - 1
+            bounds = np.stack([np.maximum(offsets[user], end - 1 - self._max_items), end], 1)
+        return bounds[rng.permutation(len(bounds))]
+
+    def _make_pool(self, epoch: int, pool: int) -> list[list[Example]]:
+        """The batches of a pool, in the order they are taken."""
+        size = POOL_BATCHES * self._batch_size
+        bounds = self._targets(epoch)[pool * size : (pool + 1) * size]
+        rng = np.random.default_rng([self._seed, epoch, pool, 1])
+        examples = self._examples(bounds, rng)
+        examples.sort(key=len)
+        count = -(-len(bounds) // self._batch_size)
+        cuts = np.linspace(0, len(examples), count + 1).round().astype(int)
+        batches = [examples[begin:end] for begin, end in pairwise(cuts)]
+        return [batches[place] for place in rng.permutation(count)]
+
+    def _examples(self, bounds: Int64Array, rng: np.random.Generator) -> list[Example]:
+        items, names = self._histories.items, list(self._mixture)
+        weights = np.array([self._mixture[name] for name in names])
+        drawn = rng.choice(len(names), len(bounds), p=weights / weights.sum())
+        examples = []
+        for number, name in enumerate(names):
+            chosen = bounds[drawn == number]
+            targets = items[chosen[:, 1] - 1]
+            prompts = [items[begin : end - 1] for begin, end in chosen.tolist()]
+            if TASKS[name].shown != "history":
+                targets = rng.choice(self._active, len(chosen))
+                prompts = [targets[place : place + 1] for place in range(len(targets))]
+            if (
+                TASKS[name].is_text or TASKS[name].shown == "title"
+            ):  # an item without a title has none to give
+                kept = np.flatnonzero(self._maker.speech.is_titled[targets])
+                targets, prompts = targets[kept], [prompts[place] for place in kept]
+            examples += self._maker.examples(name, prompts, targets)
+        if not examples:
+            raise TrainingError(
+                f"expected items with titles to learn {', '.join(names)} from, got none among "
+                f"{len(bounds)} examples; add the task semantic_id, or titles to the catalog"
+            )
+        return examples
+
+
+def collate(batch: Sequence[Example], loss_on: LossOn, is_encoder_decoder: bool) -> dict[str, torch.Tensor]:
+    """A padded batch: ``input_ids``, ``attention_mask`` and ``labels``, int64[B, P] each, padded on the right."""
+    if is_encoder_decoder:
+        inputs = [one.prompt for one in batch]
+        labels = [one.answer for one in batch]
+    else:
+        inputs = [[*one.prompt, *one.answer] for one in batch]
+        hidden = [0 if loss_on == "all" else len(one.prompt) for one in batch]
+        labels = [[_IGNORED] * n + ids[n:] for n, ids in zip(hidden, inputs, strict=True)]
+    return {
+        "input_ids": _padded(inputs, 0),
+        "attention_mask": _padded([[1] * len(ids) for ids in inputs], 0),
+        "labels": _padded(labels, _IGNORED),
+    }
+
+
+def _padded(rows: Sequence[Sequence[int]], filler: int) -> torch.Tensor:
+    parts = [torch.tensor(row, dtype=torch.int64) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=filler)
