@@ -46,11 +46,42 @@ def sequence_loss(
 
 
 def joint_loss(
-    model: NativeModel, rows: Tensor, siblings: Siblings | None, branches: Branches | None, text_weight: float
+    model: NativeModel,
+    rows: Tensor,
+    siblings: Siblings | None,
+    branches: Branches | None,
+    words: Tensor | None,
+    text_weight: float,
 ) -> Tensor:
-    """:func:`sequence_loss` plus ``text_weight`` times the loss of text branches per token, the trunk run once."""
-    if model.text is None or branches is None:
+    """:func:`sequence_loss` plus ``text_weight`` times that of text, with the trunk run once.
+
+    Text is the loss of branches per token, and half that of ``words`` at every event.
+    """
+    if model.text is None or branches is None or words is None:
         return sequence_loss(model, rows, siblings)
     trunk = Trunk()
     codes = sequence_loss(model, rows, siblings, trunk)
-    return codes + text_weight * branch_loss(model.body, model.text, trunk, branches, model.dropout)
+    text = branch_loss(model.body, model.text, trunk, branches, model.dropout)
+    return codes + text_weight * (text + 0.5 * words_loss(model, trunk, rows, words))
+
+
+def words_loss(model: NativeModel, trunk: Trunk, rows: Tensor, words: Tensor) -> Tensor:
+    """Mean cross-entropy in nats of what marks are told against the tokens of the next item's text, in any order.
+
+    Branches are few because they are dear. This asks every position for the next item's words at the price of one
+    product, so what a mark is told is learned from all events.
+
+    Args:
+        model: one with text.
+        trunk: of ``rows[:, :-1]``.
+        rows: int64[B, P], right-padded with -1.
+        words: int64[T, W] for the T events of ``rows``, right-padded with -1.
+    """
+    assert model.text is not None
+    assert trunk.output is not None
+    real = words >= 0
+    told = model.text.intent(model.dropout(trunk.output)[rows >= 0])  # [T, H]
+    log_p = torch.log_softmax(model.text.logits(told), 1)
+    share = real / real.sum(1, keepdim=True).clamp(min=1)
+    nats = -(log_p.gather(1, words.clamp(min=0)) * share).sum()
+    return nats / real.any(1).sum().clamp(min=1)

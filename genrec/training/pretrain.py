@@ -278,14 +278,20 @@ class _Run:
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        branches = None
+        branches = words = None
         if self.corpus is not None:
+            words = torch.from_numpy(self.corpus.words(rows))
             draws = np.random.default_rng([self.settings.seed, self.epoch, self.batch])
             branches = self.corpus.draw(rows, self.settings.text_branches, draws)
         self.optimizer.zero_grad(set_to_none=True)
         with _products(self.precision):
             loss = joint_loss(
-                self.model, torch.from_numpy(rows), self.siblings, branches, self.settings.text_weight
+                self.model,
+                torch.from_numpy(rows),
+                self.siblings,
+                branches,
+                words,
+                self.settings.text_weight,
             )
             loss.backward()  # type: ignore[no-untyped-call]
         value = float(loss.detach())

@@ -60,6 +60,14 @@ class TextCorpus:
         about = [np.array([task.mark, task.ahead, round(1e6 * task.weight)]) for task in self.tasks]
         return about + [array for task in self.tasks for array in (task.answers.length, task.answers.flat)]
 
+    def words(self, rows: Int64Array) -> Int64Array:
+        """int64[T, W]: the tokens of the first task's answer for each event of histories int64[B, P], in their order,
+        right-padded with -1; the terminator is left out."""
+        answers, items = self.tasks[0].answers, rows[rows >= 0]
+        length = np.maximum(answers.length[items] - 1, 0)
+        padded = answers.padded(items, max(1, int(length.max(initial=0))))
+        return np.where(np.arange(padded.shape[1]) < length[:, None], padded, -1)
+
     def draw(self, rows: Int64Array, count: int, rng: np.random.Generator) -> Branches | None:
         """At most ``count`` branches at random events of a batch of histories int64[B, P]; None where no item
         drawn has an answer."""

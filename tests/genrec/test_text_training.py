@@ -16,7 +16,7 @@ from genrec.decoders.onnx_export import export_bundle
 from genrec.native_model import NativeConfig, NativeModel
 from genrec.recommender import Recommender
 from genrec.text_branch import Trunk, branch_loss
-from genrec.training.loss import joint_loss, sequence_loss
+from genrec.training.loss import joint_loss, sequence_loss, words_loss
 from genrec.training.pretrain import TrainProgress, TrainSettings, train_native
 from genrec.training.text_answers import Answers, TextCorpus, TextTask, check_corpus
 from genrec.training.train_bundle import train_bundle
@@ -114,19 +114,46 @@ def test_the_joint_loss_is_both_losses_and_its_gradient_is_theirs() -> None:
     branches = CORPUS.draw(rows, 12, np.random.default_rng(3))
     assert branches is not None
     assert model.text is not None
-    joint = joint_loss(model, torch.from_numpy(rows), None, branches, 0.5)
+    words = torch.from_numpy(CORPUS.words(rows))
+    joint = joint_loss(model, torch.from_numpy(rows), None, branches, words, 0.5)
     joint.backward()  # type: ignore[no-untyped-call]
     together = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     codes = sequence_loss(model, torch.from_numpy(rows))
     trunk = Trunk()
-    model.encode(torch.from_numpy(rows), trunk)
+    model.encode(torch.from_numpy(rows[:, :-1]), trunk)
     text = branch_loss(model.body, model.text, trunk, branches, model.dropout)
+    text = text + 0.5 * words_loss(model, trunk, torch.from_numpy(rows), words)
     (codes + 0.5 * text).backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(joint, codes + 0.5 * text)
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(together[name], parameter.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_every_event_is_asked_for_the_words_of_its_item() -> None:
+    rows = padded([[3, 0], [5, 2, 4]])
+    words = CORPUS.words(rows)
+    assert [[token for token in one if token >= 0] for one in words.tolist()] == [
+        [2, 3, 4],
+        [0, 1],
+        [],
+        [1],
+        [5],
+    ]
+    model = NativeModel(TEXT, CODES).eval()
+    assert model.text is not None
+    trunk, total, asked = Trunk(), 0.0, 0
+    with torch.no_grad():
+        model.encode(torch.from_numpy(rows[:, :-1]), trunk)
+        assert trunk.output is not None
+        found = words_loss(model, trunk, torch.from_numpy(rows), torch.from_numpy(words))
+        for (user, place), one in zip(np.argwhere(rows >= 0).tolist(), words.tolist(), strict=True):
+            tokens = [token for token in one if token >= 0]
+            log_p = torch.log_softmax(model.text.logits(model.text.intent(trunk.output[user, place])), 0)
+            if tokens:
+                total, asked = total - float(log_p[tokens].mean()), asked + 1
+    assert float(found) == pytest.approx(total / asked, rel=1e-5)
 
 
 # --- training ----------------------------------------------------------------------------------------------
