@@ -81,6 +81,15 @@ class NativeConfig:
         """Most positions of the body: the start, the items, and a text branch behind them."""
         return 1 + self.max_items + (1 + self.max_text if self.text_size else 0)
 
+    @property
+    def text_position(self) -> int:
+        """Position of a mark, whatever stands before it; answer tokens count on from there.
+
+        Positions are learned one by one: text that began where its history ends would have to learn at every place
+        what follows what.
+        """
+        return 1 + self.max_items
+
     def to_dict(self) -> dict[str, Any]:
         """The config as JSON values."""
         return {**asdict(self), "code_sizes": list(self.code_sizes)}

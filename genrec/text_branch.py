@@ -1,9 +1,9 @@
 """Text behind a history: the branch a native model writes, in training, with the history's positions paid once.
 
 A branch is a mark, the token that says what is wanted, and the tokens of an answer. It follows some position of a
-history, sees that position, all before it and itself, and its positions count on from there. Many branches may follow
-one history, at the same place or at different ones, and none sees another. Decoding does the same with beams as a
-tree (:mod:`genrec.decoders.native_text`); that both equal one plain sequence is tested.
+history, sees that position, all before it and itself, and has positions of its own, the same wherever it stands. Many
+branches may follow one history, at the same place or at different ones, and none sees another. Decoding does the same
+with beams as a tree (:mod:`genrec.decoders.native_text`); that both equal one plain sequence is tested.
 
 It knows no codes, no titles and no search.
 """
@@ -33,6 +33,7 @@ class TextEnds(nn.Module):
         self.embedding = nn.Embedding(config.text_size, config.hidden_size)
         self.bias = nn.Parameter(torch.zeros(config.text_size))
         self.intent = nn.Linear(config.hidden_size, config.hidden_size)
+        self.first_position = config.text_position
         # As long as an item's vector; behind the body's last norm the logits then start at standard normal.
         nn.init.normal_(self.embedding.weight, std=config.hidden_size**-0.5)
 
@@ -132,7 +133,7 @@ def branch_hidden(body: nn.Module, ends: TextEnds, trunk: Trunk, branches: Branc
     mask = torch.zeros(seen.shape, device=fed.device).masked_fill_(~seen, torch.finfo(torch.float32).min)
     output: Tensor = body(
         inputs_embeds=vectors,
-        position_ids=branches.known[:, None] + depth,
+        position_ids=(ends.first_position + depth).expand(len(fed), -1),
         attention_mask=mask[:, None],
         past_key_values=_Grafted(trunk, branches.history),
         use_cache=True,

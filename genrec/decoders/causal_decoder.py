@@ -74,14 +74,21 @@ class CausalDecoder(TreeDecoder):
         return self._advance(states, rows, self._embed(rows, np.concatenate(rest)))
 
     def _advance(
-        self, states: Sequence[TorchState], rows: RaggedRows, embedded: torch.Tensor
+        self,
+        states: Sequence[TorchState],
+        rows: RaggedRows,
+        embedded: torch.Tensor,
+        first: Int64Array | None = None,
     ) -> torch.Tensor:
-        """[B, H] after the last of the next prompt positions, embedded as [B, P, H]."""
+        """[B, H] after the last of the next prompt positions, embedded as [B, P, H].
+
+        ``first`` is int64[B], the number of the first of them; they count on from what is known where not given.
+        """
         known = np.array([state.prompt_length for state in states])
         cache = StepCache(states, rows.count.tolist())
         if not known.any():
             return self._body.prefill(embedded, rows, cache)
-        position = rows.pad(known[rows.request] + rows.column)
+        position = rows.pad((known if first is None else first)[rows.request] + rows.column)
         hidden = self._body.extend(embedded, position, prompt_mask(rows, known), cache)
         return hidden[torch.arange(len(states)), torch.from_numpy(rows.count - 1)]
 

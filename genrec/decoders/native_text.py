@@ -21,7 +21,7 @@ from genrec.decoders.tree_mask import RaggedRows
 from genrec.native_model import NativeModel
 from genrec.text_branch import TextEnds
 from index.errors import DecoderError
-from index.types import Int64Array
+from index.types import Int64Array, IntArray
 
 
 def native_text_decoder(model: NativeModel) -> CausalDecoder:
@@ -53,6 +53,7 @@ class NativeTextDecoder(CausalDecoder):
             reader=text_reader(model.config, len(model.item_tokens)),
         )
         self._intent = text.intent
+        self._mark_position = model.config.text_position
         self._always_run = 2  # the end of the history, for the mark, and the mark
 
     def prompt_key(self, prompt: Prompt) -> Int64Array:
@@ -71,7 +72,11 @@ class NativeTextDecoder(CausalDecoder):
             state.prompt_length = len(ids) - 1
         rows = RaggedRows(np.arange(len(keys)))
         marks = self._embed(rows, np.array([ids[-1] for ids in keys]))
-        return self._advance(states, rows, marks + self._intent(hidden)[:, None])
+        first = np.full(len(keys), self._mark_position)
+        return self._advance(states, rows, marks + self._intent(hidden)[:, None], first)
+
+    def _text_starts(self, prompt_length: IntArray) -> IntArray:
+        return np.full(len(prompt_length), self._mark_position + 1)
 
 
 class _Inputs(nn.Module):

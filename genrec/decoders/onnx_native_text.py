@@ -19,7 +19,7 @@ from genrec.decoders.onnx_native import TEXT_SUMS_FILE, OnnxNativeDecoder
 from genrec.decoders.onnx_session import Session
 from index.artifact import load_array
 from index.errors import IndexFormatError
-from index.types import Float32Array, Int64Array
+from index.types import Float32Array, Int64Array, IntArray
 
 
 def open_native_text(
@@ -79,6 +79,7 @@ class OnnxNativeText(OnnxDecoder):
             reader=text_reader(native.config, native.items),
         )
         self._intent, self._intent_bias = intent, intent_bias
+        self._mark_position = native.config.text_position
         self._always_run = 2  # the end of the history, for the mark, and the mark
 
     def prompt_key(self, prompt: Prompt) -> Int64Array:
@@ -95,7 +96,11 @@ class OnnxNativeText(OnnxDecoder):
         hidden = super()._read([ids[:-1] for ids in keys], memories)
         marks = self._embedding[np.array([ids[-1] for ids in keys])]
         told = marks + hidden @ self._intent + self._intent_bias
-        return self._body.prefill(list(told[:, None]), memories)
+        first = np.full(len(keys), self._mark_position)
+        return self._body.prefill(list(told[:, None]), memories, first)
+
+    def _text_starts(self, prompt_length: IntArray) -> IntArray:
+        return np.full(len(prompt_length), self._mark_position + 1)
 
 
 def _matrix(directory: Path, name: str) -> Float32Array:

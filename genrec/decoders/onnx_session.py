@@ -72,12 +72,18 @@ class BodySession:
         shape = self._shape
         return KeyValues(2 * shape.layers, shape.key_heads, shape.head_size, grows=grows)
 
-    def prefill(self, embedded: Sequence[Float32Array], memories: Sequence[KeyValues]) -> Float32Array:
+    def prefill(
+        self,
+        embedded: Sequence[Float32Array],
+        memories: Sequence[KeyValues],
+        first: Int64Array | None = None,
+    ) -> Float32Array:
         """float32[B, H], the hidden row of every prompt's last position.
 
         Args:
             embedded: for each of B prompts float32[n, H], n >= 1: the positions its memory does not hold yet.
             memories: B of them; they are appended to.
+            first: int64[B], the number of each first position; they count on from the memory where not given.
         """
         count = np.array([len(vectors) for vectors in embedded], np.int64)
         hidden = np.empty((len(count), self._shape.hidden_size), np.float32)
@@ -89,7 +95,8 @@ class BodySession:
             vectors = np.zeros((len(chosen), rows.width, self._shape.hidden_size), np.float32)
             for place, b in enumerate(chosen.tolist()):
                 vectors[place, : count[b]] = embedded[b]
-            position = rows.pad(known[rows.request] + rows.column)
+            begin = known if first is None else first[chosen]
+            position = rows.pad(begin[rows.request] + rows.column)
             hidden[chosen] = self.run(
                 vectors,
                 position,

@@ -51,7 +51,14 @@ def plain_logits(history: list[int], fed: list[int]) -> Float32Array:
     )
     text = MODEL.text.embedding(torch.tensor([fed]))
     text[:, 0] += MODEL.text.intent(MODEL.body(inputs_embeds=before).last_hidden_state[:, -1])
-    output = MODEL.body(inputs_embeds=torch.cat([before, text], 1)).last_hidden_state
+    position = torch.tensor(
+        [*range(1 + len(history)), *(TEXT.max_items + 1 + depth for depth in range(len(fed)))]
+    )
+    # transformers reads a jump of positions as the beginning of another sequence, unless it is given a mask.
+    causal = torch.full((len(position), len(position)), -torch.inf).triu(1)[None, None]
+    output = MODEL.body(
+        inputs_embeds=torch.cat([before, text], 1), position_ids=position[None], attention_mask=causal
+    ).last_hidden_state
     logits: Float32Array = MODEL.text.logits(output[0, 1 + len(history) :]).numpy()
     return logits
 
