@@ -131,6 +131,8 @@ def branch_hidden(body: nn.Module, ends: TextEnds, trunk: Trunk, branches: Branc
         2,
     )  # [T, D, P + D]
     mask = torch.zeros(seen.shape, device=fed.device).masked_fill_(~seen, torch.finfo(torch.float32).min)
+    is_training = body.training
+    body.eval()
     output: Tensor = body(
         inputs_embeds=vectors,
         position_ids=(ends.first_position + depth).expand(len(fed), -1),
@@ -138,13 +140,15 @@ def branch_hidden(body: nn.Module, ends: TextEnds, trunk: Trunk, branches: Branc
         past_key_values=_Grafted(trunk, branches.history),
         use_cache=True,
     ).last_hidden_state
+    body.train(is_training)
     return output
 
 
-def branch_loss(
-    body: nn.Module, ends: TextEnds, trunk: Trunk, branches: Branches, dropout: nn.Module
-) -> Tensor:
+def branch_loss(body: nn.Module, ends: TextEnds, trunk: Trunk, branches: Branches) -> Tensor:
     """Mean cross-entropy in nats per answer token of branches, over the whole text vocabulary.
+
+    Nothing is dropped out in a branch, only in the trunk it sees: what follows in a title is to be learned by heart,
+    and drawing masks cost a sixth of a step.
 
     Branches of similar lengths run together: padded all to the longest, two of five positions would be padding
     (titles of Amazon Beauty).
@@ -153,7 +157,7 @@ def branch_loss(
     total = trunk.keys[0].new_zeros(())
     for group in torch.argsort(length, stable=True).chunk(LENGTH_GROUPS):
         chosen = branches.take(group)
-        hidden = dropout(branch_hidden(body, ends, trunk, chosen))
+        hidden = branch_hidden(body, ends, trunk, chosen)
         real = chosen.answer >= 0
         total = total + nn.functional.cross_entropy(
             ends.logits(hidden[real]), chosen.answer[real], reduction="sum"

@@ -61,7 +61,7 @@ def joint_loss(
         return sequence_loss(model, rows, siblings)
     trunk = Trunk()
     codes = sequence_loss(model, rows, siblings, trunk)
-    text = branch_loss(model.body, model.text, trunk, branches, model.dropout)
+    text = branch_loss(model.body, model.text, trunk, branches)
     return codes + text_weight * (text + 0.5 * words_loss(model, trunk, rows, words))
 
 

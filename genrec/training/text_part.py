@@ -74,7 +74,7 @@ class TextPart:
                     continue
                 trunk = Trunk()
                 model.encode(torch.from_numpy(rows), trunk)
-                loss = branch_loss(model.body, model.text, trunk, branches, model.dropout)
+                loss = branch_loss(model.body, model.text, trunk, branches)
                 total, count = total + float(loss) * tokens, count + tokens
         return {TEXT_METRIC: float(np.exp(-total / max(count, 1)))}
 

@@ -112,7 +112,7 @@ def test_a_branch_behind_a_trunk_equals_one_plain_sequence(
         real = branches.answer >= 0
         hidden = branch_hidden(MODEL.body, MODEL.text, trunk, branches)
         torch.testing.assert_close(MODEL.text.logits(hidden[real]), expected, atol=1e-4, rtol=1e-4)
-        loss = branch_loss(MODEL.body, MODEL.text, trunk, branches, MODEL.dropout)
+        loss = branch_loss(MODEL.body, MODEL.text, trunk, branches)
         target = branches.answer[real]
         torch.testing.assert_close(loss, cross_entropy(expected, target), atol=1e-4, rtol=1e-4)
 
@@ -125,7 +125,7 @@ def test_text_teaches_the_items_before_it_and_no_later_one() -> None:
     before = torch.cat([model.start.expand(1, 1, -1), vectors], 1)
     trunk.output = model.body(inputs_embeds=before, past_key_values=trunk, use_cache=True).last_hidden_state
     branches = make_branches([0], [3], [[1, 2, END]])  # behind the start and two items
-    branch_loss(model.body, model.text, trunk, branches, model.dropout).backward()
+    branch_loss(model.body, model.text, trunk, branches).backward()
     assert vectors.grad is not None
     assert vectors.grad[0, :2].abs().amax(1).min() > 0
     assert float(vectors.grad[0, 2].abs().max()) == 0

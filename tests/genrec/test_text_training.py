@@ -122,7 +122,7 @@ def test_the_joint_loss_is_both_losses_and_its_gradient_is_theirs() -> None:
     codes = sequence_loss(model, torch.from_numpy(rows))
     trunk = Trunk()
     model.encode(torch.from_numpy(rows[:, :-1]), trunk)
-    text = branch_loss(model.body, model.text, trunk, branches, model.dropout)
+    text = branch_loss(model.body, model.text, trunk, branches)
     text = text + 0.5 * words_loss(model, trunk, torch.from_numpy(rows), words)
     (codes + 0.5 * text).backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(joint, codes + 0.5 * text)
