@@ -70,6 +70,7 @@ class RefusingProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Refuse, or do what uvicorn does."""
         if not self._may_refuse() or (full := self.door.refusal(self.url)) is None:
+            self._unset_keepalive_if_required()  # a refusal that came with it may have set one
             super().on_headers_complete()
             return
         self._is_refused = True
@@ -82,24 +83,31 @@ class RefusingProtocol(HttpToolsProtocol):
         self.transport.write(b"".join((head, common, _HEADER, b": ", request_id, end, body)))
         self.server_state.total_requests += 1
         if stays:
-            # Also how long the rest of the body may take.
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+            self._close_when_idle()
         else:
             self.transport.close()
 
     def on_body(self, body: bytes) -> None:
         """Keep it, where somebody will read it."""
-        if not self._is_refused:
+        if self._is_refused:
+            self._close_when_idle()
+        else:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The next request begins, or nothing does."""
         if self._is_refused:
             self._is_refused = False
+            self._close_when_idle()
         else:
             super().on_message_complete()
+
+    def _close_when_idle(self) -> None:
+        """Close the connection where nothing more comes for so long; all that comes stops the timer."""
+        if self.timeout_keep_alive_task is None and not self.transport.is_closing():
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def _may_refuse(self) -> bool:
         """Whether an answer may be written now, past everything else."""

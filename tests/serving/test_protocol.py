@@ -6,12 +6,16 @@ import json
 import logging
 import re
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from serving.errors import QueueFull
 from serving.logs import logger
+from serving.protocol import RefusingProtocol
 from tests.serving.test_real_server import wait_until
 from tests.serving.toy_server import GatedDecoder, Server, index_of_toys, listening, toy_live
 
@@ -200,6 +204,43 @@ def test_who_hangs_up_in_a_refused_body_harms_nobody(closed):
     assert peer.answer()[0] == 429
     peer.socket.close()
     closed.open()
+
+
+@pytest.fixture
+def impatient(monkeypatch) -> None:
+    """Connections made from now on are closed where nothing comes for .2 s."""
+
+    def made(self: RefusingProtocol, transport: Any) -> None:
+        HttpToolsProtocol.connection_made(self, transport)
+        self.timeout_keep_alive = 0.2
+
+    monkeypatch.setattr(RefusingProtocol, "connection_made", made)
+
+
+@pytest.mark.parametrize("rest", [slice(-20, -10), slice(-20, None)], ids=["in the body", "behind it"])
+def test_who_falls_silent_after_a_refusal_is_hung_up_on(closed, impatient, rest):
+    """All that comes stops the timer, the rest of the body too, which comes by itself from many clients."""
+    peer = closed.connect()
+    peer.send(request()[:-20])
+    assert peer.answer()[0] == 429
+    peer.send(request()[rest])
+    assert peer.is_closed()
+
+
+def test_a_request_that_came_with_a_refused_one_has_its_time(impatient, monkeypatch):
+    decoder = GatedDecoder(sum(index_of_toys().level_sizes))
+    decoder.gate.clear()
+    server = Server(toy_live(decoder))
+    refusals = iter([QueueFull("full", 1)])
+    monkeypatch.setattr(server.engine, "refusal", lambda: next(refusals, None))
+    with listening(server) as port:
+        peer = Peer(port)
+        peer.send(request() + request())
+        assert peer.answer()[0] == 429
+        time.sleep(0.4)
+        decoder.gate.set()
+        assert peer.answer()[0] == 200
+        peer.socket.close()
 
 
 def test_other_methods_and_paths_go_the_usual_way(closed):
