@@ -256,7 +256,6 @@ class Engine:
 
     def _work(self) -> None:
         lanes: _Lanes = {}
-        busy = 0.0  # seconds since the last answer
         while True:
             room = self._max_batch - sum(len(lane) for lane in lanes.values())
             taken = self._take(room, wait=not lanes)
@@ -266,16 +265,13 @@ class Engine:
             self._admit(taken or [], lanes)
             if taken:
                 self.metrics.prompts_read(self._live.prompt_caches)
-            answered = sum(self._step(lane) for lane in lanes.values())
+            dropped = sum(self._step(lane) for lane in lanes.values())
             for key in [key for key, lane in lanes.items() if not len(lane)]:
                 del lanes[key]
-            hand_over(self._outcomes)
-            self._outcomes = []
+            answered, self._outcomes = self._outcomes, []
+            hand_over(answered)
             self._turn_since = None
-            busy += time.monotonic() - started
-            if answered:
-                self._pace.measured(busy, answered)
-                busy = 0.0
+            self._pace.measured(time.monotonic() - started, dropped + len(answered))
 
     def _take(self, most: int, *, wait: bool) -> list[Waiting] | None:
         """Up to ``most`` that wait, the first come first; None where the engine is closing."""
@@ -297,7 +293,7 @@ class Engine:
         writing: list[Running] = []
         joining: dict[_Key, tuple[list[Running], list[SearchRequest]]] = {}
         for one in taken:
-            if self._is_given_up(one):
+            if one.is_given_up:
                 continue
             running = Running(one, live, time.monotonic())
             asked = self._asked(one, live)
@@ -332,23 +328,19 @@ class Engine:
             self.metrics.batch_size.observe(len(lane))
 
     def _step(self, lane: Lane[Running]) -> int:
-        """Drop who is not waited for, take a step, answer who is done; how many left."""
-        left = len(lane.drop(lambda running: self._is_given_up(running.asked)))
+        """Drop who is not waited for, take a step, answer who is done; how many were dropped."""
+        dropped = len(lane.drop(lambda running: running.asked.is_given_up))
         try:
             done = lane.step()
         except Exception as error:
             logger.error("step_failed", exc_info=error)
-            broken = lane.clear()
-            for running in broken:
+            for running in lane.clear():
                 self._answer_together([running])
-            return left + len(broken)
+            return dropped
         for running, result in done:
             recommender, asked = running.live.recommender, running.asked
             self._deliver(running, recommender.recommendation(asked.history, asked.wishes, result))
-        return left + len(done)
-
-    def _is_given_up(self, one: Waiting) -> bool:
-        return one.is_unwanted or (one.deadline is not None and time.monotonic() >= one.deadline)
+        return dropped
 
     def _asked(self, one: Waiting, live: LiveBundle) -> tuple[AnyMode, SearchRequest | None] | None:
         """What answers a request and, on a trie, what to search for; None where the client was told that it cannot.

@@ -12,6 +12,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._busy, self._answered = 0.1, 10.0
+        self._since = 0.0  # seconds of work since the last answer
 
     @property
     def seconds_per_request(self) -> float:
@@ -19,8 +20,11 @@ class Pace:
         return self._busy / self._answered
 
     def measured(self, busy: float, answered: int) -> None:
-        """So many requests were answered in so many seconds of work."""
-        self._busy, self._answered = FADE * self._busy + busy, FADE * self._answered + answered
+        """So many requests were answered in so many seconds of work; none is some more work for the next ones."""
+        self._since += busy
+        if answered:
+            self._busy, self._answered = FADE * self._busy + self._since, FADE * self._answered + answered
+            self._since = 0.0
 
     def is_too_long(self, waiting: int, timeout: float) -> bool:
         """Whether a request behind so many would have spent most of its time before its search begins."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ class Waiting:
     answer: asyncio.Future[Answer]  # belongs to the loop's thread alone
     trace: SearchTrace | None = None  # filled while the request is searched, apart from the others
     is_unwanted: bool = False  # set by the loop's thread: nobody waits any more
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether an answer would come too late, or to nobody."""
+        return self.is_unwanted or (self.deadline is not None and time.monotonic() >= self.deadline)
 
 
 @dataclass(slots=True, eq=False)

@@ -330,6 +330,32 @@ def test_who_would_wait_too_long_for_their_time_is_refused_at_once():
     run(engine, story())
 
 
+def test_requests_that_are_answered_in_one_go_count_in_the_pace():
+    """Searches without steps that others could join, as by queries: what they take is learned as of any other."""
+    engine, decoder = gated(max_batch=1)
+    wishes = Wishes(k=3, synchronize="token")
+
+    async def story() -> None:
+        for _ in range(12):
+            decoder.gate.clear()
+            one = asyncio.ensure_future(engine.recommend([], wishes))
+            await entered(decoder)
+            await asyncio.sleep(0.05)
+            decoder.gate.set()
+            await one
+        decoder.gate.clear()
+        running = asyncio.ensure_future(engine.recommend([], wishes))
+        await entered(decoder)
+        waiting = [asyncio.ensure_future(engine.recommend([], wishes)) for _ in range(8)]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull, match="in time"):  # 8 before it, some 50 ms each
+            await engine.recommend([], wishes, time.monotonic() + 0.4)
+        decoder.gate.set()
+        await asyncio.gather(running, *waiting)
+
+    run(engine, story())
+
+
 def test_a_search_that_does_not_come_back_is_noticed():
     engine, decoder = gated(hang_timeout=0.05)
 
