@@ -58,7 +58,9 @@ class Session:
         self._vocabulary = vocabulary
         self._prompt = prompt
         self._held: _Held | None = None
-        self._unsaid = ""  # text that the decoder has not been told yet, and tokens in front of it
+        # What the decoder has not been told yet: tokens, and text behind them. White space at its end waits for more
+        # text; an answer brings its own.
+        self._unsaid = ""
         self._tokens: list[int] = []
 
     def say(self, text: str) -> Session:
@@ -124,6 +126,7 @@ class Session:
             _tell([self])
             held = self._stand()
             twin._held = _Held(held.state.fork(), held.hidden, held.slot, held.length)
+            twin._unsaid = self._unsaid
         return twin
 
     def _stand(self) -> _Held:
@@ -134,6 +137,12 @@ class Session:
         """Lay an answer behind the conversation, without the terminator."""
         ids = answer.ids.tolist()
         self._tokens += ids[:-1] if ids and ids[-1] == self._vocabulary.end else ids
+        self._unsaid = ""
+
+    def _was_told(self, held: _Held) -> None:
+        """The decoder has been told everything but the white space at the end."""
+        self._held, self._tokens = held, []
+        self._unsaid = self._unsaid[len(self._unsaid.rstrip()) :]
 
     def _opening(self) -> Prompt:
         """The prompt, with what was said so far."""
@@ -240,8 +249,7 @@ def _tell(sessions: Sequence[Session]) -> None:
             new, prompts, prefilled.states, prefilled.hidden, strict=True
         ):
             length = None if keys is None else len(keys.prompt_key(prompt))
-            session._held = _Held(state, hidden, PROMPT_SLOT, length)
-            session._unsaid = ""
+            session._was_told(_Held(state, hidden, PROMPT_SLOT, length))
     told = [(session, news) for session in sessions if (news := session._news())]
     if not told:
         return
@@ -259,8 +267,7 @@ def _tell(sessions: Sequence[Session]) -> None:
     )
     for (session, news), one, row in zip(told, held, np.cumsum(count) - 1, strict=True):
         length = None if one.length is None else one.length + len(news)
-        session._held = _Held(one.state, hidden[row], one.state.slots - 1, length)
-        session._tokens, session._unsaid = [], ""
+        session._was_told(_Held(one.state, hidden[row], one.state.slots - 1, length))
 
 
 def _room(decoder: Decoder, held: _Held, needs: int) -> int:

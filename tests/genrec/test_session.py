@@ -97,6 +97,21 @@ def test_proposing_and_scoring_say_nothing() -> None:
     assert session.propose(Text())[0].ids.tolist() == quiet.propose(Text())[0].ids.tolist()
 
 
+def test_white_space_waits_for_what_follows(decoder: TorchDecoder) -> None:
+    def end(session: Session) -> list[list[int]]:
+        return [one.ids.tolist() for one in session.propose(Text(), Beams(3), max_tokens=6)]
+
+    expected = end(Session(decoder, WORDS).say("a fad:\nbe"))
+    asked = Session(decoder, WORDS).say("a fad:\n")
+    asked.score(GENRES)
+    assert end(asked.fork().say("be")) == end(asked.say("be")) == expected
+    answered, plain = (Session(decoder, WORDS).say("a fad:") for _ in range(2))
+    answered.score(GENRES)
+    for session in (answered.say("\n"), plain):  # an answer brings its own: nothing waits until behind it
+        session.pick(Choice(["ace"]))
+    assert end(answered.say("be")) == end(plain.say("be"))
+
+
 def test_nothing_said_is_run_twice_but_the_answers() -> None:
     decoder = fake()
     session = Session(decoder, WORDS).say("a big bad idea")
