@@ -66,17 +66,17 @@ class Prior:
             return self
         if len(order) != len(trie):
             raise RequestError(f"expected one prior value per item, {len(trie)}, got {len(order)}")
-        kept = self._by_trie.get(id(trie))
+        kept = self._by_order.get(id(trie.item_at_rank))
         if kept is None:
             by_row = np.empty(len(order))
             by_row[order] = self.vector
             kept = Prior.of_rows(trie, by_row, self.weight, self.kind, candidates=self.candidates)
-            self._by_trie[id(trie)] = kept
+            self._by_order[id(trie.item_at_rank)] = kept
         return kept
 
     @cached_property
-    def _by_trie(self) -> dict[int, Prior]:
-        """What :meth:`over` has made; each holds its trie's order, so that no other can take its id."""
+    def _by_order(self) -> dict[int, Prior]:
+        """What :meth:`over` has made, by the id of a trie's order; each holds that, so that no other takes its id."""
         return {}
 
     @classmethod

@@ -196,3 +196,13 @@ def test_ranks_outside_the_catalog_are_refused():
         score_items(FakeDecoder(3), trie, [request], [np.array([0, 2])])
     with pytest.raises(RequestError, match="ranks for 1 requests, got 2"):
         score_items(FakeDecoder(3), trie, [request], [np.array([0]), np.array([0])])
+
+
+def test_a_prior_over_one_trie_is_never_taken_for_that_over_another() -> None:
+    """A server that loads a bundle anew frees a trie, and the next one may lie at the same address."""
+    by_row = np.arange(6.0)
+    prior = Prior.of_rows(build_trie([[row] for row in range(6)]), by_row, 1.0, "additive")
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        trie = build_trie([[int(token)] for token in rng.permutation(6)])
+        assert prior.over(trie).vector.tolist() == by_row[trie.item_at_rank].tolist()
