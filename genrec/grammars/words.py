@@ -11,6 +11,8 @@ import numpy as np
 from genrec.grammars.base import Vocabulary
 from index.types import BoolArray
 
+_PIECE = "\ufffd"  # what a decoder makes of bytes that are no character by themselves
+
 
 def forbidden_tokens(vocabulary: Vocabulary, characters: str) -> BoolArray:
     """bool[V]: the tokens that free text may not use.
@@ -18,7 +20,8 @@ def forbidden_tokens(vocabulary: Vocabulary, characters: str) -> BoolArray:
     Those are tokens that say nothing (the terminator, other special tokens: a text could go on with them for
     ever) and those with one of ``characters`` anywhere in them, alone or within a longer piece. A text of the
     others cannot contain such a character, however it is tokenised: in UTF-8 the byte of an ASCII character is
-    part of no other, so that no two tokens make one between them.
+    part of no other, so that no two tokens make one between them. Others can be made of pieces: where one of them is
+    among ``characters``, so are all tokens that are not whole characters.
     """
     return _forbidden(_ByIdentity(vocabulary), "".join(sorted(set(characters))))
 
@@ -59,6 +62,7 @@ def _token_texts(key: _ByIdentity) -> tuple[str, ...]:
 @lru_cache(maxsize=16)
 def _forbidden(key: _ByIdentity, characters: str) -> BoolArray:
     texts = _token_texts(key)
-    mask = np.array([not text or any(one in text for one in characters) for text in texts])
+    unwanted = characters if characters.isascii() else characters + _PIECE
+    mask = np.array([not text or any(one in text for one in unwanted) for text in texts])
     mask.flags.writeable = False  # shared by all who ask
     return mask

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from genrec.grammars.words import forbidden_tokens
 from genrec.vocabulary import FACTS_FILE, TOKENIZER_FILE, TextVocabulary, one_line
 from index.errors import IdentifierError, IndexFormatError, RequestError
 
@@ -194,3 +195,12 @@ class TestPretrained:
     def test_a_model_without_an_end_is_refused(self, tmp_path: Path, token: str | None):
         with pytest.raises(IndexFormatError, match="expected an eos_token of the vocabulary"):
             TextVocabulary.of_pretrained(byte_level(tmp_path, eos_token=token))
+
+
+def test_forbidden_characters_cannot_be_put_together_from_pieces():
+    """Without é among its titles a vocabulary writes it as two bytes, neither of which is an é."""
+    vocabulary = TextVocabulary.train(["Dune", "The River Comedy"], 300)
+    text = vocabulary.literal("café")
+    assert len(text) > len(vocabulary.literal("caf")) + 1
+    assert forbidden_tokens(vocabulary, "é")[text].any()
+    assert not forbidden_tokens(vocabulary, "\n")[text].any()
