@@ -12,11 +12,12 @@ Rows = Mapping[str, Any]
 
 
 @contextmanager
-def ray_cluster(address: str | None) -> Iterator[Any]:
+def ray_cluster(address: str | None, remedy: str) -> Iterator[Any]:
     """The ``ray.data`` module, connected; what the caller had connected before stays so.
 
     Args:
         address: of a running cluster, ``auto`` or ``ray://…``; None starts one on this machine.
+        remedy: what to do where it gives up, for the message.
 
     Raises:
         MissingDependencyError: Ray is not installed.
@@ -37,7 +38,7 @@ def ray_cluster(address: str | None) -> Iterator[Any]:
     except (ray.exceptions.RayError, ConnectionError) as error:
         last = (str(error).strip().splitlines() or ["no message"])[-1]
         raise BatchError(
-            f"expected the cluster to do every shard, got {type(error).__name__}: {last}; finished shards are kept"
+            f"expected the cluster to do every shard, got {type(error).__name__}: {last}; {remedy}"
         ) from error
     finally:
         if started:

@@ -46,7 +46,7 @@ class RayEncoding:
         # Without the model it may have loaded: each worker loads its own.
         light = replace(encoder) if is_dataclass(encoder) else encoder
         done = 0
-        with ray_cluster(self.address) as data:
+        with ray_cluster(self.address, "no vectors are kept: run it again") as data:
             most = self.workers or cluster_cpus()
             for row in map_shards(data, shards, _Encoder, (light,), most):
                 rows = runs[int(row["run"])]

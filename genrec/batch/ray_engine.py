@@ -31,7 +31,7 @@ class RayEngine:
 
     def run(self, plan: AnswerPlan, users: UsersFile, shards: list[int]) -> Iterator[ShardAnswer]:
         """See the contract."""
-        with ray_cluster(self.address) as data:
+        with ray_cluster(self.address, "finished shards are kept: go on with --resume") as data:
             most = self.workers or cluster_cpus()
             rows = [{"shard": one} for one in shards]
             for row in map_shards(data, rows, _ShardActor, (plan, users), most):

@@ -103,7 +103,7 @@ class ScoresVocabulary(Decoder, Protocol):
     """A decoder that gives the logits of all its tokens at once: the ground of free text.
 
     Free text may go on with any token, so asking edge by edge would gather the whole head. A decoder without this
-    can write all the same, only slower (:func:`genrec.text_steps.vocabulary_logits`).
+    can write all the same, only slower (:func:`genrec.token_scores.free_scores`).
     """
 
     def logits(self, hidden: Hidden) -> Float32Array:
