@@ -116,6 +116,7 @@ def run_batch(
     facts = {
         "bundle": plan.content_hash,
         "input": users.sha256,
+        "reading": users.reading,
         "users": users.users,
         "shards": users.shards,
         "batch_users": batch_users,

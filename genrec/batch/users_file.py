@@ -53,7 +53,11 @@ class UsersFile(Protocol):
 
     @property
     def sha256(self) -> str:
-        """Of the bytes read: the same file, the same shards."""
+        """Of the bytes read."""
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What else decides the shards, as JSON values: users of each, and the columns that were read."""
 
     def read(self, shard: int) -> Users:
         """One shard.
@@ -115,6 +119,11 @@ class _ParquetUsers:
         self._path, self._size = path, shard_users
         self._user = _column(path, schema.names(), user, USER_NAMES, "user")
         self._history = _column(path, schema.names(), history, HISTORY_NAMES, "history")
+        self.reading: dict[str, Any] = {
+            "shard_users": shard_users,
+            "user": self._user,
+            "history": self._history,
+        }
         kind = schema[self._history]
         if not isinstance(kind, pl.List) or not (kind.inner == pl.String or kind.inner.is_integer()):
             raise HistoryError(
@@ -165,6 +174,7 @@ class _LineUsers:
 
     def __init__(self, path: Path, shard_users: int, parse: _Line, tell: Progress) -> None:
         self._path, self._parse = path, parse
+        self.reading: dict[str, Any] = {"shard_users": shard_users, "columns": parse.asked}
         hashes: list[int] = []
         starts, lines = [], []  # of each shard: first byte, number of its first line
         digest = hashlib.sha256()
@@ -209,6 +219,10 @@ class _LineUsers:
 class _Line(Protocol):
     """What a line says: a user and item ids."""
 
+    @property
+    def asked(self) -> list[str | None]:
+        """The names of the user's and the history's column, where they were given."""
+
     def __call__(self, line: bytes, number: int) -> tuple[str, tuple[str, ...]]:
         """Line ``number``, counted from 1."""
 
@@ -216,6 +230,11 @@ class _Line(Protocol):
 @dataclass(frozen=True, slots=True)
 class _SequenceLine:
     path: Path
+
+    @property
+    def asked(self) -> list[str | None]:
+        """Nothing has a name."""
+        return []
 
     def __call__(self, line: bytes, number: int) -> tuple[str, tuple[str, ...]]:
         user, *items = _text(self.path, line, number).split()
@@ -226,7 +245,8 @@ class _JsonLine:
     """An object with a user and a list; which keys they are is decided by the first line."""
 
     def __init__(self, path: Path, user: str | None, history: str | None) -> None:
-        self._path, self._asked = path, (user, history)
+        self._path = path
+        self.asked: list[str | None] = [user, history]
         self._keys: tuple[str, str] | None = None
 
     def __call__(self, line: bytes, number: int) -> tuple[str, tuple[str, ...]]:
@@ -241,7 +261,7 @@ class _JsonLine:
                 f"expected one JSON object per line in {self._path}, got {type(record).__name__} in line {number}"
             )
         if self._keys is None:
-            user, history = self._asked
+            user, history = self.asked
             self._keys = (
                 _column(self._path, list(record), user, USER_NAMES, "user"),
                 _column(self._path, list(record), history, HISTORY_NAMES, "history"),

@@ -136,7 +136,7 @@ def test_unfinished_work_is_neither_lost_nor_mixed(bundle, users, tmp_path):
     with pytest.raises(BatchError, match="got another wishes"):
         run_batch(bundle, users, out, Wishes(k=4), Engine(), resume=True)
     other = open_users(tmp_path / "users.txt", 7)
-    with pytest.raises(BatchError, match="got another shards"):
+    with pytest.raises(BatchError, match="got another reading, shards"):
         run_batch(bundle, other, out, WISHES, Engine(), resume=True)
     again = Engine()
     run_batch(bundle, users, out, Wishes(k=4), again, restart=True)

@@ -151,3 +151,15 @@ def test_a_missing_file_and_column_are_said(tmp_path):
     path = as_parquet(tmp_path / "u", USERS)
     with pytest.raises(HistoryError, match="user column 'who'"):
         open_users(path, 1, user="who")
+
+
+def test_what_else_decides_the_shards_is_known(tmp_path):
+    """Answers of one column must not be joined with those of another by a job that is resumed."""
+    frame = pl.DataFrame({"user": ["a", "b"], "seen": [["i1"], ["i2"]], "bought": [["i3"], ["i4"]]})
+    frame.write_parquet(tmp_path / "users.parquet")
+    frame.write_ndjson(tmp_path / "users.jsonl")
+    for name in ("users.parquet", "users.jsonl"):
+        ways = [("seen", 1), ("bought", 1), ("seen", 2)]
+        files = [open_users(tmp_path / name, size, history=column) for column, size in ways]
+        assert len({one.sha256 for one in files}) == 1
+        assert len({json.dumps(one.reading) for one in files}) == len(ways)
