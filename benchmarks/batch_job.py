@@ -1,9 +1,9 @@
 """Does a batch over many users, killed twice, answer each exactly once, in bounded memory, alike on every engine?
 
 Histories are resampled from real ones: a random user's history, cut at a random place. ``genrec batch`` runs as a
-user runs it; it is killed with -9 after a third and after two thirds of the shards and resumed; then the whole job runs
-again on Ray (where it is installed) and both files are compared bit for bit. Memory is the proportional set size of
-the command and all its workers together, sampled twice a second (shared pages count once), Ray's left out.
+user runs it; it is killed with -9 after a third and after two thirds of the shards and resumed; then the whole job
+runs again on Ray (where it is installed) and both files are compared bit for bit. Memory is the proportional set size
+of the command and all its workers together, sampled twice a second (shared pages count once), Ray's left out.
 
     python -m benchmarks.batch_job runs/beauty sequences.txt --users 200000
     python -m benchmarks.batch_job runs/beauty sequences.txt --quick --json
