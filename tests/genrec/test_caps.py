@@ -160,7 +160,7 @@ def test_a_full_label_may_still_be_filled_better():
     """One item of the only label is known at once and fills it; the best one lies deeper."""
     trie = build_trie([[1, 0], [2, 1], [2, 2]])
     decoder = FakeDecoder(3)
-    decoder.logits = lambda seed, path: np.array([0.0, 0.0, 4.0], np.float32)
+    decoder.logits_after = lambda seed, path: np.array([0.0, 0.0, 4.0], np.float32)
     request = SearchRequest(item_prompt(1), k=2, caps=Caps(np.zeros((3, 1), int), np.array([1])), exact=True)
     (result,) = search(decoder, trie, [request])
     assert (result.ranks.tolist(), result.certified) == ([2], 1)
@@ -170,7 +170,7 @@ def test_caps_by_eye():
     trie = build_trie([[token] for token in range(6)])
     labels = np.array([[0, -1], [0, 1], [1, -1], [-1, -1], [0, -1], [1, -1]])
     decoder = FakeDecoder(6)
-    decoder.logits = lambda seed, path: np.arange(6, 0, -1).astype(np.float32)
+    decoder.logits_after = lambda seed, path: np.arange(6, 0, -1).astype(np.float32)
     request = SearchRequest(item_prompt(1), k=4, caps=Caps(labels, np.array([1, 1])))
     (result,) = search(decoder, trie, [request])
     # 0 takes label 0, so 1 (labels 0 and 1) does not fit; 2 takes label 1; 3 has none; nothing else fits.

@@ -19,7 +19,7 @@ from tests.reference import best_rows, score_all
 def likes(logits: list[float]) -> FakeDecoder:
     """A decoder with the same logits at every prefix."""
     decoder = FakeDecoder(len(logits))
-    decoder.logits = lambda prompt_seed, path: np.array(logits, np.float32)
+    decoder.logits_after = lambda prompt_seed, path: np.array(logits, np.float32)
     return decoder
 
 
