@@ -17,6 +17,10 @@ from index.types import Int32Array, Int64Array
 CONFIG_FILE = "native_config.json"
 WEIGHTS_FILE = "native_model.safetensors"
 RESIDUAL_CODES = "residual_codes"
+TEXT_FORM_KEY = "text_form"
+TEXT_FORM = 1
+"""Raised whenever text branches are laid out another way (positions, marks, what they see): weights do not tell, and
+a model taught another form writes nonsense without an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +96,24 @@ class NativeConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The config as JSON values."""
-        return {**asdict(self), "code_sizes": list(self.code_sizes)}
+        values = {**asdict(self), "code_sizes": list(self.code_sizes)}
+        return values | {TEXT_FORM_KEY: TEXT_FORM} if self.text_size else values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read a config back.
 
         Raises:
-            IndexFormatError: a key is unknown or missing.
+            IndexFormatError: a key is unknown or missing, or the model was taught another form of text.
         """
         known = {field.name for field in fields(cls)}
+        form = values.get(TEXT_FORM_KEY, 0)
+        if values.get("text_size") and form != TEXT_FORM:
+            raise IndexFormatError(
+                f"expected a native model taught text in form {TEXT_FORM}, got form {form}; it would write nonsense: "
+                "train the bundle again, or load it with the genrec version that wrote it"
+            )
+        values = {name: value for name, value in values.items() if name != TEXT_FORM_KEY}
         unknown = sorted(set(values) - known)
         if unknown or "code_sizes" not in values:
             raise IndexFormatError(

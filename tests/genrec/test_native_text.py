@@ -19,6 +19,7 @@ from genrec.decoders.native_text import native_text_decoder
 from genrec.decoders.onnx_decoder import OnnxDecoder
 from genrec.decoders.onnx_native import OnnxNativeDecoder
 from genrec.decoders.onnx_native_text import open_native_text
+from genrec.native_config import TEXT_FORM, TEXT_FORM_KEY
 from genrec.native_model import NativeConfig, NativeModel
 from genrec.text_branch import Branches, Trunk, branch_hidden, branch_loss
 from index.errors import DecoderError, IndexFormatError
@@ -239,3 +240,16 @@ def test_a_model_with_text_is_saved_and_loaded_whole(tmp_path: Path) -> None:
     assert loaded.config == TEXT
     for name, value in MODEL.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("form", [None, 0, TEXT_FORM + 1])
+def test_a_model_taught_another_form_of_text_is_refused(form):
+    """Two forms share their weights' shapes: such a bundle once loaded and wrote nonsense."""
+    values = TEXT.to_dict()
+    assert NativeConfig.from_dict(values) == TEXT
+    values.pop(TEXT_FORM_KEY)
+    if form is not None:
+        values[TEXT_FORM_KEY] = form
+    with pytest.raises(IndexFormatError, match="train the bundle again"):
+        NativeConfig.from_dict(values)
+    assert NativeConfig.from_dict(CONFIG.to_dict()) == CONFIG  # without text there is no form
