@@ -84,9 +84,19 @@ class Titles:
 
     @classmethod
     def of(cls, trie: TokenTrie, rows: Iterable[int]) -> Titles:
-        """One of these catalog rows."""
+        """One of these catalog rows.
+
+        Raises:
+            RequestError: one is no row of the catalog.
+        """
+        wanted = np.fromiter(rows, np.int64)
+        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(trie):
+            raise RequestError(
+                f"expected catalog rows in 0 .. {len(trie) - 1}, got {wanted.min()} .. {wanted.max()}; "
+                "leave out ids that are not in the catalog"
+            )
         mask = np.zeros(len(trie), bool)
-        mask[trie.rank_of_item[np.fromiter(rows, np.int64)]] = True
+        mask[trie.rank_of_item[wanted]] = True
         return cls(trie, Allowed.build(mask))
 
     def compile(self, vocabulary: Vocabulary) -> OneOf:

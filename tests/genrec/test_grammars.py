@@ -214,6 +214,12 @@ class TestRefuses:
         with pytest.raises(RequestError, match="expected a separator"):
             written(Distinct(Choice("abc"), separator=""), Beams())
 
+    @pytest.mark.parametrize("row", [-1, len(TITLES)])
+    def test_titles_of_what_is_no_item(self, row: int) -> None:
+        """A catalog says -1 of an id that it does not have; as a place in an array that is the last item."""
+        with pytest.raises(RequestError, match=r"rows in 0 \.\. 8, got"):
+            Titles.of(TRIE, [0, row])
+
     def test_titles_of_nothing(self) -> None:
         with pytest.raises(RequestError, match="widen the filter"):
             written(Titles.of(TRIE, [7]), Beams())  # the untitled one
