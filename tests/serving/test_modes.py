@@ -6,11 +6,17 @@ import asyncio
 
 import pytest
 
+from genrec.modes import query_mode
+from genrec.query_search import CatalogQuerySearch
+from genrec.query_writers import ModelQueries
 from genrec.recommender import Recommender
+from genrec.speech import Speech
+from genrec.tasks import QueryDefaults
 from genrec.wishes import Wishes
 from serving.live_bundle import LiveBundle
+from tests.fake_decoder import FakeDecoder
 from tests.serving.toy_server import CATALOG, MODEL, Server, index_of_toys
-from tests.toy_text import toy_recommender
+from tests.toy_text import toy_recommender, toy_text
 
 ASK = "/v1/recommendations"
 
@@ -117,6 +123,16 @@ def test_queries_that_come_together_are_searched_together(server, recommender):
     answers = asyncio.run(ask())
     assert asked.batches == [3]
     assert [one.batch for one in answers] == [3, 3, 3]
+
+
+def test_no_client_waits_for_the_ngrams(recommender):
+    index, text = recommender.index, toy_text(recommender.index)
+    speech = Speech(index, text.form, text.vocabulary)
+    writer = ModelQueries(FakeDecoder(text.vocabulary.size), speech)
+    search = CatalogQuerySearch(writer, index.bm25)
+    mode = query_mode(speech, search, QueryDefaults(beam=1, queries=1))
+    live_of(Recommender(index, modes={"query": mode})).warm()
+    assert "ngrams" in vars(writer)
 
 
 def test_the_model_says_what_it_can_write(client):
