@@ -12,7 +12,20 @@ from importlib.metadata import PackageNotFoundError, distribution
 import typer
 
 import genrec
-from genrec.cli import batch, bench, demo, doctor, evaluate, export, index, recommend, train, tune
+from genrec.cli import (
+    batch,
+    bench,
+    chat,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    index,
+    recipe,
+    recommend,
+    train,
+    tune,
+)
 from genrec.cli.output import remark
 from index.errors import GenrecError
 
@@ -26,6 +39,7 @@ app = typer.Typer(
 )
 app.add_typer(index.app, name="index")
 app.add_typer(bench.app, name="bench")
+app.add_typer(recipe.app, name="recipe")
 _EXAMPLES: dict[Callable[..., None], str] = {
     train.train: "genrec train --index runs/movies.index --interactions ratings.csv --out runs/movies --minutes 15",
     recommend.recommend: "genrec recommend runs/movies --history 1,32,50 -k 5 --where 'year >= 1990'",
@@ -33,6 +47,7 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     batch.batch: "genrec batch runs/movies --input users.parquet --out recs.parquet --where 'year >= 1990'",
     tune.tune: "genrec tune runs/movies --interactions ratings.csv",
     export.export: "genrec export runs/movies --int8",
+    chat.chat: "genrec chat runs/movies --history 1,32,50",
     demo.demo: "genrec demo --out runs/demo",
     doctor.doctor: "genrec doctor --json",
 }
