@@ -25,7 +25,7 @@ from genrec.bench.report import last_line
 from genrec.bundle import load_bundle
 from genrec.decoders.base import Items, Prompt, ReusesPrompts
 from genrec.decoders.exported import history_reader
-from genrec.decoders.prompt_cache import PromptCache
+from genrec.decoders.prompt_cache import prompt_cache_of
 from genrec.search import SearchRequest, search
 
 TOKENS = 512
@@ -57,7 +57,7 @@ def main() -> None:
         assert isinstance(fresh, ReusesPrompts)
         assert len(fresh.prompt_key(prompt(np.zeros(LENGTH))[0])) == TOKENS
         assert history_reader(bundle.artifact.manifest["model"], bundle.index) is not None
-        cached = PromptCache(bundle.decoder("onnx"))  # type: ignore[arg-type]
+        cached = prompt_cache_of(bundle.decoder("onnx"))  # type: ignore[arg-type]
         rng = np.random.default_rng(0)
         seconds: dict[str, list[float]] = {"fresh": [], "cached": []}
         same = 0

@@ -10,7 +10,7 @@ from typing import cast
 
 from genrec.bundle import load_bundle
 from genrec.decoders.base import ReusesPrompts
-from genrec.decoders.prompt_cache import PromptCache
+from genrec.decoders.prompt_cache import PromptCache, prompt_cache_of
 from genrec.modes import AnyMode, QueryMode, modes_of
 from genrec.query_search import CatalogQuerySearch
 from genrec.query_writers import ModelQueries
@@ -56,7 +56,7 @@ class LiveBundle:
         decoders, caches = dict(bundle.decoders()), []
         for name, decoder in decoders.items():
             if prompt_cache_bytes and isinstance(decoder, ReusesPrompts):
-                cache = PromptCache(decoder, max(1, prompt_cache_bytes // len(decoders)))
+                cache = prompt_cache_of(decoder, max(1, prompt_cache_bytes // len(decoders)))
                 decoders[name] = cache
                 caches.append(cache)
         recommender = Recommender(bundle.index, modes=modes_of(bundle, decoders))

@@ -14,7 +14,7 @@ from threading import Lock
 
 import numpy as np
 
-from genrec.decoders.base import Hidden, Prefilled, Prompt, ReusesPrompts, State
+from genrec.decoders.base import Hidden, Prefilled, Prompt, ReusesPrompts, ScoresVocabulary, State
 from index.errors import RequestError
 from index.types import Float32Array, Int64Array, IntArray, UInt64Array
 
@@ -158,6 +158,25 @@ class PromptCache:
         for name in entry.names:
             if self._owner.get(name) == whole:
                 del self._owner[name]
+
+
+class WritingPromptCache(PromptCache):
+    """The same around a decoder that gives all logits at once, as free text needs them."""
+
+    def __init__(self, decoder: ReusesPrompts, writer: ScoresVocabulary, most_bytes: int) -> None:
+        super().__init__(decoder, most_bytes)
+        self._writer = writer
+
+    def logits(self, hidden: Hidden) -> Float32Array:
+        """See :class:`~genrec.decoders.base.ScoresVocabulary`."""
+        return self._writer.logits(hidden)
+
+
+def prompt_cache_of(decoder: ReusesPrompts, most_bytes: int = CACHE_BYTES) -> PromptCache:
+    """A cache that can do what the decoder can; see :class:`PromptCache`."""
+    if isinstance(decoder, ScoresVocabulary):
+        return WritingPromptCache(decoder, decoder, most_bytes)
+    return PromptCache(decoder, most_bytes)
 
 
 def _prefix_hashes(key: Int64Array) -> UInt64Array:

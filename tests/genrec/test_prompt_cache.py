@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genrec.decoders import prompt_cache
-from genrec.decoders.base import Items, Prefilled, Prompt, ReusesPrompts, State
+from genrec.decoders.base import Items, Prefilled, Prompt, ReusesPrompts, ScoresVocabulary, State
 from genrec.decoders.prompt_cache import BLOCK, PromptCache
 from genrec.search import SearchRequest, search
 from index.errors import RequestError
 from index.trie import build_trie
-from tests.fake_decoder import FakeDecoder, FakeState
+from tests.fake_decoder import FakeDecoder, FakeState, FakeTextDecoder
 
 
 class FakeReuser(FakeDecoder):
@@ -62,6 +62,21 @@ def prompt(*rows: int) -> Prompt:
 def test_it_is_a_decoder_for_decoders_that_reuse() -> None:
     assert isinstance(FakeReuser(), ReusesPrompts)
     assert not isinstance(FakeDecoder(6), ReusesPrompts)
+
+
+def test_free_text_is_scored_as_without_it() -> None:
+    """All logits at once; asked edge by edge, every token of the vocabulary would be gathered for every beam."""
+
+    class Writer(FakeReuser):
+        def logits(self, hidden: np.ndarray) -> np.ndarray:
+            return FakeTextDecoder.logits(self, hidden)
+
+    writer = Writer()
+    hidden = writer.prefill([prompt(1)]).hidden
+    cache = prompt_cache.prompt_cache_of(writer)
+    assert isinstance(cache, ScoresVocabulary)
+    assert cache.logits(hidden).tolist() == writer.logits(hidden).tolist()
+    assert not isinstance(prompt_cache.prompt_cache_of(FakeReuser()), ScoresVocabulary)
 
 
 def test_a_history_that_grew_by_an_item_costs_that_item() -> None:
