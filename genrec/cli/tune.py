@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from typing import Annotated
+
+import typer
 
 from genrec.bundle import load_bundle
 from genrec.cli.options import (
@@ -27,7 +30,7 @@ from index.counted import counted
 def tune(
     bundle: BundlePath,
     interactions: Interactions,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Of the sample of users that is looked at.")] = 0,
     threads: Threads = None,
     user_column: UserColumn = None,
     item_column: ItemColumn = None,
