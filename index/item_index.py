@@ -101,14 +101,14 @@ class ItemIndex:
         texts = catalog_texts(self.catalog, built.weights, self.removed)
         return Bm25sIndex.build(texts, k1=k1, b=b, weights=built.weights)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the index directory, atomically.
 
         Raises:
             IndexFormatError: ``path`` holds something that is not an artifact of genrec.
         """
         manifest = self.manifest()
-        with writing_artifact(path, "index", manifest) as files:
+        with writing_artifact(Path(path), "index", manifest) as files:
             self.save_files(files)
 
     def manifest(self) -> dict[str, Any]:
@@ -147,13 +147,13 @@ class ItemIndex:
         return self.lexicon.without(self.removed)
 
 
-def load_index(path: Path, *, verify: bool = False) -> ItemIndex:
+def load_index(path: Path | str, *, verify: bool = False) -> ItemIndex:
     """Open an index directory, or the index inside a bundle.
 
     Raises:
         IndexFormatError: see :func:`index.artifact.open_artifact`.
     """
-    return index_of(open_artifact(path, verify=verify))
+    return index_of(open_artifact(Path(path), verify=verify))
 
 
 def index_of(artifact: Artifact) -> ItemIndex:

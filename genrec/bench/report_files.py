@@ -24,10 +24,11 @@ def check_report_place(path: Path) -> None:
     """Before minutes are spent on a report that has no place.
 
     Raises:
-        RequestError: the parent directory does not exist, or there is something that is not a report.
+        RequestError: there is something that is not a report, or a file where a directory around it should be.
     """
-    if not path.resolve().parent.is_dir():
-        raise RequestError(f"expected a directory that exists around {path}, got none; make it first")
+    around = next(one for one in path.resolve().parents if one.exists())
+    if not around.is_dir():
+        raise RequestError(f"expected directories around {path}, got the file {around}; choose another place")
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / REPORT).is_file()):
         raise RequestError(
             f"expected {path} to be free or an earlier report, got something else; choose another"
@@ -44,7 +45,7 @@ def write_report(path: Path, files: Mapping[str, str]) -> None:
     path = path.resolve()
     token = secrets.token_hex(4)
     beside, old = (path.with_name(f".{path.name}.{token}.{word}") for word in ("new", "old"))
-    beside.mkdir()
+    beside.mkdir(parents=True)
     try:
         for name, text in files.items():
             replace_file(beside / name, text.encode())

@@ -240,8 +240,10 @@ def test_a_report_appears_whole_and_replaces_only_reports(tmp_path):
     with pytest.raises(RequestError, match="to be free or an earlier report"):
         write_report(foreign, {REPORT: "{}"})
     assert (foreign / "chapter.tex").read_text() == "years of work"
-    with pytest.raises(RequestError, match="a directory that exists around"):
-        check_report_place(tmp_path / "no" / "where")
+    with pytest.raises(RequestError, match=r"got the file .*chapter\.tex"):
+        check_report_place(foreign / "chapter.tex" / "no" / "where")
+    write_report(tmp_path / "reports" / "movies", {REPORT: "{}"})  # as README says it in a fresh directory
+    assert (tmp_path / "reports" / "movies" / REPORT).is_file()
 
 
 @pytest.mark.parametrize("falls_at", ["writing", "renaming"])
