@@ -16,12 +16,12 @@ logit or a token: recipes stand on this file, :mod:`genrec.grammars` and :mod:`g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from genrec.decoders.base import PROMPT_SLOT, Decoder, Hidden, Prompt, State, Tokens
+from genrec.decoders.base import PROMPT_SLOT, Decoder, Hidden, Prompt, ReusesPrompts, State, Tokens
 from genrec.grammars.base import Grammar, Vocabulary
 from genrec.grammars.text import Text
 from genrec.scoring import Scores, continuation_tokens, null_scores, score_on
@@ -244,11 +244,11 @@ def _tell(sessions: Sequence[Session]) -> None:
     if new:
         prompts = [session._opening() for session in new]
         prefilled = decoder.prefill(prompts)
-        starts: Callable[[Prompt], int] | None = getattr(decoder, "answer_start", None)
+        keys = decoder if isinstance(decoder, ReusesPrompts) else None
         for session, prompt, state, hidden in zip(
             new, prompts, prefilled.states, prefilled.hidden, strict=True
         ):
-            length = None if starts is None else starts(prompt)
+            length = None if keys is None else len(keys.prompt_key(prompt))
             session._was_told(_Held(state, hidden, PROMPT_SLOT, length))
     told = [(session, news) for session in sessions if (news := session._news())]
     if not told:

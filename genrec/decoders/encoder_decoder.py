@@ -150,10 +150,6 @@ class EncoderDecoder(TreeDecoder):
             state.prompt_length = 1
         return Prefilled(list[State](ordered), numpy_of(hidden[:, 0]))
 
-    def answer_start(self, prompt: Prompt) -> int:
-        """The position behind the start token: the encoder's are its own."""
-        return 1
-
     def _encode(self, sources: Sequence[Int64Array]) -> list[CrossStates]:
         """What the decoder reads of B prompts, int64[S] token ids each."""
         if not sources:

@@ -223,10 +223,6 @@ class OnnxDecoder:
             state.parent = np.concatenate([state.parent, grown])
         return hidden[rows.request, rows.column]
 
-    def answer_start(self, prompt: Prompt) -> int:
-        """The position of the first token behind a prompt: with those that follow, at most ``max_positions``."""
-        return int(self._text_starts(np.array([len(self.prompt_key(prompt))]))[0])
-
     def _text_starts(self, prompt_length: IntArray) -> IntArray:
         """int[B]: the position of a token right behind each prompt."""
         return prompt_length

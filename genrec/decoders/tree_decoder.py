@@ -84,10 +84,6 @@ class TreeDecoder(ABC):
         self._check_positions(len(ids) - 1)
         return ids
 
-    def answer_start(self, prompt: Prompt) -> int:
-        """The position of the first token behind a prompt: with those that follow, at most ``max_positions``."""
-        return int(self._text_starts(np.array([len(self.prompt_key(prompt))]))[0])
-
     @torch.inference_mode()
     def extend(self, states: Sequence[State], request: IntArray, token: IntArray, parent: IntArray) -> Hidden:
         """Feed one token to each of R prefixes; see :meth:`genrec.decoders.base.Decoder.extend`.

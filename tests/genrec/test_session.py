@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genrec.decoders.base import Prompt, Tokens
-from genrec.decoders.encoder_decoder import EncoderDecoder
 from genrec.decoders.torch_decoder import TorchDecoder
 from genrec.grammars import Choice, Distinct, Grammar, Schema, Text, Titles
 from genrec.scoring import score
@@ -161,11 +160,6 @@ class TestRoom:
         answer = session.pick(form, max_tokens=500)
         assert len(answer.ids) <= 24 - 3
         assert answer.value["genre"] in GENRES
-
-    def test_what_an_encoder_reads_takes_no_room(self) -> None:
-        decoder = EncoderDecoder(tiny_models.bart(max_position_embeddings=24))
-        session = Session(decoder, WORDS).say("a bad idea, a big fad ab")  # 24 tokens: all it can read
-        assert 1 <= len(session.pick(Text(), max_tokens=500).ids) <= 24 - 1
 
     def test_a_conversation_without_room_says_so(self) -> None:
         decoder = TorchDecoder(tiny_models.gpt2(n_positions=8))
