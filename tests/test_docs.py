@@ -176,7 +176,7 @@ def test_commands_are_read_as_a_shell_reads_them():
 
 
 def write_large_files(directory: Path) -> None:
-    """The demo's thousand works as MovieLens and Amazon files, and its three thousand simulated users."""
+    """The demo's thousand works as MovieLens and Amazon files, and two thousand simulated users."""
     write_files(directory)
     catalog = read_catalog(works_path()).catalog
     number = {item_id: row + 1 for row, item_id in enumerate(catalog.item_ids)}
@@ -199,10 +199,10 @@ def write_large_files(directory: Path) -> None:
     walks.select("user_id", history=numbers).write_parquet(directory / "users.parquet")
 
 
-@pytest.mark.slow  # an hour and more: nothing is made smaller
+@pytest.mark.slow  # hours: nothing is made smaller
 def test_readme_in_full(tmp_path):
     """README as it stands: its minutes of training, its encoders, its report and `make demo` itself."""
     write_large_files(tmp_path)
     with chdir(tmp_path), reader(tmp_path, shrink=lambda verb, words: words) as one:
         read_readme(one)
-    assert len(pl.read_parquet(tmp_path / "recs.parquet")) == 3_000
+    assert len(pl.read_parquet(tmp_path / "recs.parquet")) == 2_000
