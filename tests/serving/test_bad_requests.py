@@ -176,7 +176,6 @@ BAD = {
     "one above a limit": wrong({"requests": [ask(), decoded(beam=501)]}, "requests.1.decoding.beam", path=BATCH),
     # Routes and methods
     "no route": get("/v1/recommend", "route_not_found"),
-    "the root": get("/", "route_not_found"),
     "a slash too many": get("/v1/models/", "route_not_found"),
     "a file": get("/serving/app.py", "route_not_found"),
     "get instead of post": get(ASK, "method_not_allowed", match="expected POST, got GET"),

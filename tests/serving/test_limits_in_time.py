@@ -157,9 +157,10 @@ def test_no_place_is_said_before_the_body_is_read():
 
     async def story() -> None:
         decoder.gate.clear()
-        running, waiting = Connection(server), Connection(server)
+        running = Connection(server)
         running.send(BODY)
         await entered(decoder)
+        waiting = Connection(server)  # not before: while the first one waits, the queue of one is full
         waiting.send(BODY)
         while server.metric("genrec_queue_depth") < 1:
             await asyncio.sleep(0.01)
