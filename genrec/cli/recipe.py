@@ -13,7 +13,9 @@ from genrec.cli.options import JsonFlag, QuietFlag
 from genrec.cli.output import answers, print_json, print_table, remark, stages
 from genrec.cli.recommend import BundlePath
 from genrec.cli.wish_options import ids_of
+from genrec.generated_queries import generated_query_mode
 from genrec.language_model import language_model_titles
+from genrec.openai_generator import OpenAiGenerator
 from genrec.recipes.answers import RecipeAnswer
 from genrec.recipes.registry import RECIPES, Asked, Recipe, recipe
 from genrec.recommender import Recommender
@@ -70,11 +72,19 @@ def run_recipe(
         typer.Option(help="Of llmtreerec: one or two catalog fields to make the tree of.", metavar="NAMES"),
     ] = "",
     language_model: LanguageModel = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="Of gpt4rec and palr: the model of an OpenAI-compatible endpoint (OPENAI_BASE_URL) that writes the "
+            "queries.",
+            metavar="MODEL",
+        ),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Run a recipe for one user. Every item it names is in the catalog."""
     chosen = recipe(name)
-    recommender = open_recommender(bundle, language_model)
+    recommender = open_recommender(bundle, language_model, endpoint)
     asked = Asked(
         history=tuple(ids_of(history)),
         k=k,
@@ -139,13 +149,17 @@ def verify_recipes(
         raise typer.Exit(1)
 
 
-def open_recommender(bundle: Path, language_model: Path | None) -> Recommender:
-    """The recommender of a bundle, with a language model to talk where one is given."""
+def open_recommender(
+    bundle: Path, language_model: Path | None = None, endpoint: str | None = None
+) -> Recommender:
+    """The recommender of a bundle, with a language model to talk, or an endpoint that writes queries, where given."""
     loaded = Recommender.load(bundle)
-    if language_model is None:
-        return loaded
-    titles = language_model_titles(loaded.index, language_model)
-    return Recommender(loaded.index, modes={**loaded.modes, "title": titles})
+    modes = dict(loaded.modes)
+    if language_model is not None:
+        modes["title"] = language_model_titles(loaded.index, language_model)
+    if endpoint is not None:
+        modes["query"] = generated_query_mode(loaded.index, OpenAiGenerator(endpoint))
+    return Recommender(loaded.index, modes=modes)
 
 
 def _facts(one: Recipe) -> dict[str, Any]:

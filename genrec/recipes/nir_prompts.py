@@ -50,12 +50,13 @@ def user_filtering(
     seen = np.zeros(items, bool)
     seen[np.asarray(history, np.int64)] = True
     user = np.repeat(np.arange(len(histories)), histories.lengths)
-    pairs = np.unique(np.stack([user, histories.items.astype(np.int64)]), axis=1)
-    overlap = np.bincount(pairs[0][seen[pairs[1]]], minlength=len(histories)).astype(np.float64)
+    shared = seen[histories.items]
+    pairs = np.unique(np.stack([user[shared], histories.items[shared].astype(np.int64)]), axis=1)
+    overlap = np.bincount(pairs[0], minlength=len(histories)).astype(np.float64)
     nearest = np.argsort(-overlap, kind="stable")[:users]
-    weight = np.zeros(len(histories))
-    weight[nearest] = overlap[nearest] / max(overlap[nearest].sum(), 1.0)
-    worth = np.bincount(pairs[1], weights=weight[pairs[0]], minlength=items)
+    worth = np.zeros(items)
+    for one in nearest.tolist():
+        worth[np.unique(histories.events(one))] += overlap[one] / max(overlap[nearest].sum(), 1.0)
     worth[seen] = 0.0
     best = np.argsort(-worth, kind="stable")[:count]
     return [int(row) for row in best if worth[row] > 0]

@@ -12,6 +12,7 @@ from genrec.cli import recipe as recipe_command
 from genrec.cli.main import app
 from genrec.recipes.check import Check
 from genrec.recipes.registry import RECIPES
+from genrec.text_generator import GeneratedText
 from tests.toy import toy_index
 from tests.toy_text import toy_recommender
 
@@ -79,3 +80,28 @@ def test_chat_holds_what_was_said(toy: None, tmp_path: Path) -> None:
     assert first.count("horror") == second.count("horror") == 5
     assert "because you chose [The river drama]" in why
     assert "held: only horror" in done.stderr
+
+
+def test_an_endpoint_writes_the_queries(toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endpoint:
+        def __init__(self, model: str) -> None:
+            assert model == "my-model"
+
+        def generate(self, prompts, n=1, **_):
+            return [[GeneratedText("winter horror")] * n for _ in prompts]
+
+    monkeypatch.setattr("genrec.cli.recipe.OpenAiGenerator", Endpoint)
+    arguments = [
+        "recipe",
+        "run",
+        "gpt4rec",
+        str(tmp_path),
+        "--history",
+        "i1",
+        "--endpoint",
+        "my-model",
+        "--json",
+    ]
+    answer = json.loads(RUN.invoke(app, arguments).stdout)
+    assert answer["said"][0]["values"] == ["winter horror"]
+    assert answer["items"][0]["title"] == "The winter horror"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import genrec.recipes
 from genrec.bundle_text import BundleText
 from genrec.decoders.base import Items, Tokens
 from genrec.generated_queries import generated_query_mode
@@ -121,3 +123,17 @@ def test_every_recipe_says_what_is_faithful_and_what_differs() -> None:
 def test_an_unknown_recipe_is_refused() -> None:
     with pytest.raises(RequestError, match="expected a recipe of gpt4rec, genrec"):
         recipe("soup")
+
+
+def test_no_recipe_touches_a_logit_or_a_token_or_reads_the_text_of_a_model() -> None:
+    shared = {"__init__", "answers", "catalog_talk", "check", "planted", "registry"}
+    folder = Path(genrec.recipes.__file__).parent
+    own = [path for path in folder.glob("*.py") if path.stem not in shared]
+    assert len(own) >= len(RECIPES)
+    for path in own:
+        imports = re.findall(r"^\s*(?:from|import) (\S+)", path.read_text("utf-8"), re.MULTILINE)
+        assert not [
+            one for one in imports if one.startswith(("genrec.decoders", "genrec.kernels", "torch"))
+        ], path
+        assert "re" not in imports, path
+        assert len(path.read_text("utf-8").splitlines()) <= 200, path
