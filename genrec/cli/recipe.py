@@ -45,6 +45,12 @@ def list_recipes(json: JsonFlag = False) -> None:
     print_table("Recipes", ("name", "arXiv", "does", "takes", "gives"), rows, numbers_from=5)
 
 
+@app.command("show", epilog="Example: genrec recipe show llmrank")
+def show_recipe(name: RecipeName) -> None:
+    """The page of a recipe: an example, what is faithful to the paper, what differs and why."""
+    answers.print(recipe(name).about.strip(), markup=False, highlight=False)
+
+
 @app.command(
     "run",
     epilog="Examples: genrec recipe run gnr runs/movies --history 1,32,50   |   "

@@ -6,6 +6,7 @@ read like this: it is held to a grammar.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -19,7 +20,7 @@ from index.item_index import ItemIndex
 from index.lexicon import Lexicon, folded
 
 MOST_VALUES = 300
-"""A field of more values (creators, brands) is none of kinds: its values are names, and "no king" means no film."""
+"""Of each field so many values are known by their words, the most frequent: the rest are names of few items."""
 _AGAINST = frozenset(
     ["no", "not", "without", "except", "never", "avoid", "hate", "dislike", "nothing", "skip"]
 )
@@ -47,7 +48,7 @@ class FieldWords:
     """The values of a catalog's fields, by the words a user has for them.
 
     Args:
-        catalog: its fields of text with at most :data:`MOST_VALUES` values take part.
+        catalog: the :data:`MOST_VALUES` most frequent values of each of its fields of text take part.
     """
 
     def __init__(self, catalog: Catalog) -> None:
@@ -57,10 +58,9 @@ class FieldWords:
             is_list = series.dtype == pl.List(pl.String())
             if not is_list and series.dtype != pl.String():
                 continue
-            values = (series.explode() if is_list else series).drop_nulls().unique(maintain_order=True)
-            if not 2 <= len(values) <= MOST_VALUES:
-                continue
-            for value, terms in zip(values.to_list(), analyze(values.to_list()), strict=True):
+            counts = Counter((series.explode() if is_list else series).drop_nulls().to_list())
+            values = [value for value, _ in counts.most_common(MOST_VALUES)]
+            for value, terms in zip(values, analyze(values), strict=True):
                 if terms:
                     self._values.setdefault(tuple(terms), []).append((name, value, is_list))
         self._longest = max(map(len, self._values), default=0)

@@ -31,6 +31,10 @@ def test_list_names_every_recipe_and_its_paper() -> None:
     assert "2404.00702" in RUN.invoke(app, ["recipe", "list"]).stdout
 
 
+def test_show_prints_the_page_of_a_recipe() -> None:
+    assert "Different:" in RUN.invoke(app, ["recipe", "show", "nir"]).stdout
+
+
 def test_verify_prints_figures_and_thresholds() -> None:
     done = RUN.invoke(app, ["recipe", "verify", "tallrec", "zero-shot-crs", "--json", "-q"])
     assert done.exit_code == 0
