@@ -338,8 +338,15 @@ class Engine:
                 self._answer_together([running])
             return dropped
         for running, result in done:
-            recommender, asked = running.live.recommender, running.asked
-            self._deliver(running, recommender.recommendation(asked.history, asked.wishes, result))
+            asked = running.asked
+            try:
+                answer = running.live.recommender.recommendation(asked.history, asked.wishes, result)
+            except (
+                Exception
+            ) as error:  # it fails alone: without this thread nobody would be answered any more
+                self._fail(asked, error)
+            else:
+                self._deliver(running, answer)
         return dropped
 
     def _asked(self, one: Waiting, live: LiveBundle) -> tuple[AnyMode, SearchRequest | None] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -127,6 +128,29 @@ def test_a_search_that_fails_takes_no_batch_mate_with_it(caplog):
         results = await asyncio.gather(first, *others, return_exceptions=True)
         assert [type(one) for one in results] == [Answer, Answer, ZeroDivisionError, Answer]
         assert (await engine.recommend(["i1"], PLAIN)).recommendation.items  # the thread lives
+
+    run(engine, story())
+    assert "search_failed" in caplog.text
+
+
+def test_an_answer_that_cannot_be_put_into_words_fails_alone(caplog):
+    """An exception behind the search once ended the engine's thread: nobody was answered any more."""
+
+    class Tongue(Recommender):
+        def recommendation(self, history, wishes, result):  # type: ignore[no-untyped-def]
+            if "i2" in history:
+                raise ZeroDivisionError("two is too much")
+            return super().recommendation(history, wishes, result)
+
+    live = toy_live()
+    recommender = Tongue(live.recommender.index, live.recommender.decoder, TaskDefaults(beam=5))
+    engine = Engine(replace(live, recommender=recommender))
+
+    async def story() -> None:
+        asked = (engine.recommend([f"i{n}"], PLAIN) for n in (1, 2, 3))
+        results = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(one) for one in results] == [Answer, ZeroDivisionError, Answer]
+        assert engine.ready
 
     run(engine, story())
     assert "search_failed" in caplog.text
