@@ -110,6 +110,10 @@ def run_batch(
         IndexFormatError, RequestError, FilterError: bundle and wishes do not go together.
     """
     started = time.monotonic()
+    if wishes.prior is not None:
+        raise BatchError(
+            "expected wishes without a prior, got one: what a resumed job was begun with is kept as text"
+        )
     if out.exists() and not overwrite:
         raise BatchError(f"expected no file at {out}, found one; pass --overwrite, or another --out")
     plan = AnswerPlan(bundle, load_bundle(bundle).artifact.content_hash, wishes, batch_users)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,7 +176,7 @@ class _LineUsers:
     def __init__(self, path: Path, shard_users: int, parse: _Line, tell: Progress) -> None:
         self._path, self._parse = path, parse
         self.reading: dict[str, Any] = {"shard_users": shard_users, "columns": parse.asked}
-        hashes: list[int] = []
+        hashes = array("Q")  # 8 bytes a user
         starts, lines = [], []  # of each shard: first byte, number of its first line
         digest = hashlib.sha256()
         where = 0

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ from genrec.batch.local_engine import LocalEngine
 from genrec.batch.shard_answers import SCHEMA, AnswerPlan, ShardAnswerer
 from genrec.batch.users_file import UsersFile, open_users
 from genrec.decoders.onnx_export import export_bundle
+from genrec.prior import Prior
 from genrec.recommender import Recommender
 from genrec.wishes import Wishes
 from index.errors import BatchError, FilterError
@@ -148,6 +150,9 @@ def test_what_cannot_be_is_refused_before_any_work(bundle, users, tmp_path):
     engine = Engine()
     with pytest.raises(FilterError):
         run_batch(bundle, users, out, Wishes(where="colour == 'red'"), engine)
+    prior = Prior.of_rows(Recommender.load(bundle).index.trie, np.ones(ITEMS), 0.5)
+    with pytest.raises(BatchError, match="without a prior"):
+        run_batch(bundle, users, out, Wishes(prior=prior), engine)
     out.write_text("mine")
     with pytest.raises(BatchError, match="pass --overwrite"):
         run_batch(bundle, users, out, WISHES, engine)
