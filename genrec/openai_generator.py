@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, get_args
+from urllib.parse import urlsplit
 
 from genrec.text_generator import GeneratedText, check_generate, cut_at
 from index.counted import counted
@@ -96,7 +97,7 @@ class OpenAiGenerator:
             timeout=self.settings.timeout,
             max_retries=self.settings.retries,
         )
-        self.base_url = str(self._client.base_url)
+        self.base_url = without_credentials(str(self._client.base_url))  # it stands in errors
 
     def __enter__(self) -> OpenAiGenerator:
         return self
@@ -241,3 +242,9 @@ def _said(error: Exception) -> str:
 def _shortened(value: object, most: int = 300) -> str:
     text = " ".join(str(value).split())
     return text if len(text) <= most else text[:most] + " …"
+
+
+def without_credentials(url: str) -> str:
+    """The address without the user and password that may stand in it."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -359,3 +359,14 @@ def test_transformers_serve_explains_another_model(served: Served) -> None:
         pytest.raises(EndpointError, match="to accept the request, got 400: Server is pinned to"),
     ):
         generator.generate(["word1"])
+
+
+def test_a_password_in_the_address_stands_in_no_error() -> None:
+    address = "http://ada:secret@127.0.0.1:9/v1"
+    with (
+        OpenAiGenerator("toy", EndpointSettings(retries=0), base_url=address, api_key=KEY) as generator,
+        pytest.raises(EndpointError) as refused,
+    ):
+        generator.generate(["x"])
+    assert "127.0.0.1:9/v1" in str(refused.value)
+    assert "secret" not in str(refused.value)
