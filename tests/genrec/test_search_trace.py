@@ -84,7 +84,8 @@ def test_every_scored_prefix_is_accounted_for(paths, seed, normalize):
             assert sum(one.step == number for one in trace.prefixes[1:]) + unlisted >= step.scored
             assert all(trace.prefixes[one].step <= number for one in step.expanded)
     assert [step.counts for step in few.steps] == [step.counts for step in every.steps]
-    assert not any(step.unlisted for step in every.steps)
+    # Of the items of one step only twice as many as are wanted are listed, whatever the limits.
+    assert {one.fate for step in every.steps for one in step.unlisted} <= {"finished"}
     # What goes on is what the next step expands.
     if not request.exact and request.sample_seed is None and request.caps is None:
         for number, step in enumerate(every.steps[:-1]):
