@@ -36,7 +36,7 @@ def shuffled(monkeypatch) -> None:
     """A cluster without Ray: shards come back in another order."""
 
     @contextmanager
-    def cluster(address: str | None) -> Iterator[str]:
+    def cluster(address: str | None, kept: str) -> Iterator[str]:
         yield "data"
 
     def shards(data, rows, worker, arguments, most):
