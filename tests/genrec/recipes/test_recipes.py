@@ -100,7 +100,8 @@ def test_no_recipe_ever_names_what_is_not_in_the_catalog(name: str, prose: bool,
     )
     answer = recipe(name).run(random_recommender(seed, prose=prose), asked)
     assert_in_catalog(answer)
-    assert answer.items or name == "gpt4rec"  # its queries may find nothing
+    # Queries may find nothing, and a model of random weights may always rather chat than recommend.
+    assert answer.items or name in ("gpt4rec", "chatrec")
     if name not in (
         "llmrank",
         "tallrec",
