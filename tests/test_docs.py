@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tomllib
@@ -199,10 +200,31 @@ def write_large_files(directory: Path) -> None:
     walks.select("user_id", history=numbers).write_parquet(directory / "users.parquet")
 
 
-@pytest.mark.slow  # hours: nothing is made smaller
+MINUTES_SHARE = float(os.environ.get("GENREC_DOCS_MINUTES_SHARE", "0.1"))
+
+
+def only_time_made_smaller(verb: str, words: list[str]) -> list[str]:
+    """The same command with ``GENREC_DOCS_MINUTES_SHARE`` of its minutes (1: as README says, which takes hours)."""
+    if verb == "demo":
+        words = [*words, "--minutes", "2"]  # its default
+    if "--minutes" in words:
+        at = words.index("--minutes") + 1
+        words = [*words[:at], str(float(words[at]) * MINUTES_SHARE), *words[at + 1 :]]
+    return words
+
+
+@pytest.mark.slow  # half an hour: of all sizes only the minutes of training are smaller, a tenth of README's
 def test_readme_in_full(tmp_path):
-    """README as it stands: its minutes of training, its encoders, its report and `make demo` itself."""
+    """README as it stands: its encoders, exports, its report of a server and of a million items, `make demo` itself."""
     write_large_files(tmp_path)
-    with chdir(tmp_path), reader(tmp_path, shrink=lambda verb, words: words) as one:
+    with chdir(tmp_path), reader(tmp_path, shrink=only_time_made_smaller) as one:
         read_readme(one)
     assert len(pl.read_parquet(tmp_path / "recs.parquet")) == 2_000
+
+
+def test_a_full_run_is_only_shorter():
+    words = ["train", "--index", "a", "--minutes", "30", "--out", "b"]
+    minutes = str(30 * MINUTES_SHARE)
+    assert only_time_made_smaller("train", words) == [*words[:4], minutes, *words[5:]]
+    assert only_time_made_smaller("evaluate", ["evaluate", "b"]) == ["evaluate", "b"]
+    assert only_time_made_smaller("demo", ["demo"]) == ["demo", "--minutes", str(2 * MINUTES_SHARE)]

@@ -7,6 +7,7 @@ knows codes, not items. What such a search returns is nobody's business here: on
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ from index.errors import IdentifierError
 from index.item_index import ItemIndex
 from index.trie import TokenTrie, build_trie
 from index.types import Int64Array, IntArray
+
+USUAL_SIZES = (1_000, 10_000, 100_000, 1_000_000)
 
 _IDLE_ROUNDS = 20  # rounds without one new path: the codes are used up
 
@@ -32,6 +35,17 @@ class SizedTrie:
         """int64[≤ P]: ranks of those catalog rows (int[P]) that are in the trie."""
         items = self.item_of_row[rows]
         return np.asarray(self.trie.rank_of_item[items[items >= 0]], np.int64)
+
+
+def usual_sizes(index: ItemIndex) -> tuple[int, ...]:
+    """The usual sizes that the index's codes reach: those up to half of all combinations of codes of each level.
+
+    The other half is left: paths are drawn at random, and the last ones are hard to find.
+    """
+    if index.trie.fixed_length is None:
+        return ()
+    codes = [len(np.unique(level)) for level in np.asarray(index.level_tokens).T]
+    return tuple(size for size in USUAL_SIZES if size <= max(len(index.catalog), math.prod(codes) // 2))
 
 
 def trie_of_size(index: ItemIndex, items: int, rng: np.random.Generator) -> SizedTrie:

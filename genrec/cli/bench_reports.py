@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from genrec.bench.catalog_sizes import usual_sizes
 from genrec.bench.compare import Comparison
 from genrec.bench.compare import compare as compare_reports
 from genrec.bench.decode import DecodeSettings, Progress
@@ -64,8 +65,12 @@ def report(
         str, typer.Option(help="Beam widths, beside the bundle's own.", metavar="N,N,…")
     ] = "10,20,50,100",
     sizes: Annotated[
-        str, typer.Option(help="Catalog sizes, beside the bundle's own.", metavar="N,N,…")
-    ] = "1000,10000,100000,1000000",
+        str | None,
+        typer.Option(
+            help="Catalog sizes, beside the bundle's own; 1000 to a million by default, as far as its codes reach.",
+            metavar="N,N,…",
+        ),
+    ] = None,
     batches: Annotated[
         str, typer.Option(help="Requests searched together in the batch part.", metavar="N,N,…")
     ] = "1,8,32,64",
@@ -93,9 +98,10 @@ def report(
     check_report_place(out)
     opened = load_bundle(bundle)
     own = len(opened.index.catalog) - len(opened.index.removed)
+    others = usual_sizes(opened.index) if sizes is None else counts(sizes, "--sizes")
     settings = ReportSettings(
         decode=DecodeSettings(
-            k=k, beams=counts(beams, "--beams"), sizes=tuple(sorted({*counts(sizes, "--sizes"), own})), seed=seed,
+            k=k, beams=counts(beams, "--beams"), sizes=tuple(sorted({*others, own})), seed=seed,
             exact=exact,
         ),
         offline=OfflineSettings(k=k, batches=counts(batches, "--batches"), seed=seed),

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genrec.bench.catalog_sizes import trie_of_size
+from genrec.bench import catalog_sizes
+from genrec.bench.catalog_sizes import trie_of_size, usual_sizes
 from genrec.bench.decode import DecodeSettings, measure_decode
 from genrec.bench.request_histories import random_items
 from genrec.tasks import TaskDefaults
@@ -38,6 +39,16 @@ def test_a_trie_has_as_many_items_as_asked_for_and_knows_which_are_real(items, s
             assert sized.row_of_item[item] == row
     real = set(map(tuple, INDEX.level_tokens.tolist()))
     assert sum(path in real for path in own) == min(items, ITEMS) == (sized.item_of_row >= 0).sum()
+
+
+def test_usual_sizes_are_those_the_codes_reach(monkeypatch):
+    reach = int(np.prod([len(set(level)) for level in INDEX.level_tokens.T.tolist()]))
+    monkeypatch.setattr(catalog_sizes, "USUAL_SIZES", (2, reach // 2, reach // 2 + 1, 10 * reach))
+    sizes = usual_sizes(INDEX)
+    assert sizes[:2] == (2, reach // 2)
+    assert 10 * reach not in sizes
+    for size in sizes:
+        assert len(trie_of_size(INDEX, size, np.random.default_rng(0)).trie) == size
 
 
 def test_ranks_are_those_of_the_rows_that_are_there():
