@@ -215,7 +215,7 @@ def only_time_made_smaller(verb: str, words: list[str]) -> list[str]:
 
 @pytest.mark.slow  # half an hour: of all sizes only the minutes of training are smaller, a tenth of README's
 def test_readme_in_full(tmp_path):
-    """README as it stands: its encoders, exports, its report of a server and of a million items, `make demo` itself."""
+    """README as it stands: encoders, exports and `make demo` itself, a report of a server and of a million items."""
     write_large_files(tmp_path)
     with chdir(tmp_path), reader(tmp_path, shrink=only_time_made_smaller) as one:
         read_readme(one)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -132,6 +132,29 @@ def check_row(row: int, items: int) -> None:
     """Refuse a row outside the catalog; see ``Bm25.explain``."""
     if not 0 <= row < items:
         raise RequestError(f"expected a row in [0, {items}), got {row}")
+
+
+def search_by_scores(
+    scores_of: Callable[[list[str]], Float32Array],
+    queries: Sequence[list[str]],
+    k: int,
+    exclude: Sequence[IntArray] | None,
+    allowed: Sequence[BoolArray | None] | None,
+    items: int,
+) -> list[Hits]:
+    """``Bm25.search`` of an engine that scores every item: ``scores_of`` takes the terms of a query and gives a new
+    float32[N], zero where an item shares none of them."""
+    check_search(k, exclude, allowed, len(queries), items)
+    hits = []
+    for query, terms in enumerate(queries):
+        scores = scores_of(terms)
+        if exclude is not None:
+            scores[exclude[query]] = 0.0
+        mask = None if allowed is None else allowed[query]
+        if mask is not None:
+            scores[~mask] = 0.0
+        hits.append(best_hits(scores, k))
+    return hits
 
 
 def best_hits(scores: Float32Array, k: int) -> Hits:

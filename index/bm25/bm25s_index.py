@@ -19,7 +19,7 @@ import bm25s
 import numpy as np
 
 from index.bm25.analyzer import ANALYZER, analyze
-from index.bm25.base import Bm25Settings, Hits, TermScore, best_hits, check_row, check_search
+from index.bm25.base import Bm25Settings, Hits, TermScore, check_row, search_by_scores
 from index.bm25.documents import Texts, item_terms
 from index.bm25.lucene_scores import inverse_document_frequencies
 from index.bm25.posting_counts import PostingCounts, narrow
@@ -100,17 +100,7 @@ class Bm25sIndex:
         allowed: Sequence[BoolArray | None] | None = None,
     ) -> list[Hits]:
         """The best ``k`` items of each query; see ``Bm25.search``."""
-        check_search(k, exclude, allowed, len(queries), len(self))
-        hits = []
-        for query, terms in enumerate(analyze(queries)):
-            scores = self._scores(terms)
-            if exclude is not None:
-                scores[exclude[query]] = 0.0
-            mask = None if allowed is None else allowed[query]
-            if mask is not None:
-                scores[~mask] = 0.0
-            hits.append(best_hits(scores, k))
-        return hits
+        return search_by_scores(self._scores, analyze(queries), k, exclude, allowed, len(self))
 
     def explain(self, query: str, row: int) -> list[TermScore]:
         """The query's terms that the item has; see ``Bm25.explain``."""
