@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeAlias, cast
@@ -11,11 +11,11 @@ from typing import Literal, TypeAlias, cast
 import numpy as np
 
 from genrec.evaluation.baselines import Baseline, Bm25Last, Popularity, TextLast
+from genrec.evaluation.calibration import ListCalibration
 from genrec.evaluation.cooccurrence import Cooccurrence, CooccurrenceText
-from genrec.evaluation.interests import diversity, interest_coverage
-from genrec.evaluation.metrics import measure, recall
-from genrec.evaluation.ranking import Ranked, Told, rank_cases
+from genrec.evaluation.ranking import Ranked, Told, rank_cases, ranked_cases
 from genrec.evaluation.variants import Way, variants
+from genrec.evaluation.yardstick import DEPTH, Yardstick, figures
 from genrec.recommender import Recommender
 from genrec.tasks import Mode
 from genrec.wishes import Wishes
@@ -23,23 +23,22 @@ from index.build import training_part
 from index.errors import HistoryError, LeakageError
 from index.histories import Cases, Histories, leave_one_out, temporal_split
 from index.item_index import ItemIndex
-from index.labels import Labels
 from index.leakage import leaked
-from index.types import IntArray, UInt64Array
+from index.types import UInt64Array
 
 Split: TypeAlias = Literal["leave-one-out", "temporal"]
 Part: TypeAlias = Literal["test", "validation"]
 RankProgress: TypeAlias = Callable[[str, int, int], None]
+Fit: TypeAlias = Callable[[Histories], Baseline]
+"""Fits a baseline to training events."""
 
-__all__ = ["Evaluation", "evaluate", "figures", "fit_baselines", "rank_cases"]
+__all__ = ["DEPTH", "Evaluation", "baseline_fits", "evaluate", "evaluate_baselines", "figures", "rank_cases"]
 
-DEPTH = 40
-"""Items ranked per case: what the metrics of whole lists look at; the others look at the first ten of them."""
 ROWS = {"semantic_id": "genrec", "title": "genrec-title", "query": "genrec-query"}
 """The row of each mode; what is asked otherwise has its own name behind ``genrec-``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """Figures of every system over the same cases."""
 
@@ -49,25 +48,10 @@ class Evaluation:
     systems: dict[str, dict[str, float]]
     seconds: dict[str, float]  # wall time to rank, per system
     label_fields: tuple[str, ...]  # that diversity and the coverage of interests look at
-
-
-def figures(ranked: IntArray, targets: IntArray, items: int) -> dict[str, float]:
-    """The metrics of one system at ten and below, name to value."""
-    return {**cast("dict[str, float]", measure(ranked, targets, items))}
-
-
-def figures_of_lists(ranked: Ranked, cases: Cases, items: int, labels: Labels | None) -> dict[str, float]:
-    """:func:`figures`, and those of the whole lists of :data:`DEPTH`."""
-    values = {
-        **cast("dict[str, float]", measure(ranked.rows, cases.target, items, ranked.validity)),
-        f"recall@{DEPTH}": float(recall(ranked.rows, cases.target, DEPTH).mean()),
-    }
-    if labels is not None:
-        values[f"diversity@{DEPTH}"] = float(diversity(ranked.rows, labels).mean())
-        covered = interest_coverage(ranked.rows, cases, labels)
-        if len(covered):
-            values[f"coverage@{DEPTH}"] = float(covered.mean())
-    return values
+    sparse_users: int  # cases of users with few training events
+    cold_targets: int  # cases whose target is in no training event
+    calibration: dict[str, ListCalibration]  # of systems that give probabilities
+    lists: dict[str, Ranked]  # what each system returned
 
 
 def evaluate(
@@ -112,25 +96,94 @@ def evaluate(
     chosen = list(recommender.modes) if modes is None else list(modes)
     for name in chosen:
         recommender.mode_of(Wishes(mode=cast(Mode, name)))
-    labels = Labels.of(recommender.index.catalog, label_fields)
+    index = recommender.index
+    cases, training = held_out(histories, split, part, users, seed)
+    _refuse_leakage(cases, histories, index.catalog.item_ids, trained_events)
+    yardstick = Yardstick.of(index, cases, training, label_fields)
+    ways = _ways(recommender, chosen, with_variants, training if baselines else None)
+    return _table(ways, yardstick, split, part, progress)
+
+
+def evaluate_baselines(
+    fits: Mapping[str, Fit],
+    index: ItemIndex,
+    histories: Histories,
+    *,
+    split: Split = "leave-one-out",
+    part: Part = "test",
+    users: int | None = None,
+    label_fields: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: RankProgress | None = None,
+) -> Evaluation:
+    """The same table for baselines alone: same cases, same figures as of :func:`evaluate` with these arguments.
+
+    Args:
+        fits: by row of the table, what fits a baseline to training events (:func:`baseline_fits` has the usual).
+        index: whose catalog, labels and text vectors the figures look at.
+
+    Raises:
+        HistoryError: there is nothing to measure on.
+        RequestError: a field the catalog does not have.
+    """
+    cases, training = held_out(histories, split, part, users, seed)
+    yardstick = Yardstick.of(index, cases, training, label_fields)
+    ways = ((name, partial(_by_baseline, fit(training))) for name, fit in fits.items())
+    return _table(ways, yardstick, split, part, progress)
+
+
+def held_out(
+    histories: Histories, split: Split, part: Part, users: int | None = None, seed: int = 0
+) -> tuple[Cases, Histories]:
+    """What is to be predicted (a seeded sample of so many where asked), and what may be learned from.
+
+    Raises:
+        HistoryError: there is nothing to measure on.
+    """
     cases, training = _cases_and_training(histories, split, part)
     if not len(cases):
         raise HistoryError(f"expected held-out events for split '{split}', got none; histories are too short")
-    _refuse_leakage(cases, histories, recommender.index.catalog.item_ids, trained_events)
     if users is not None and users < len(cases):
         cases = cases.take(np.sort(np.random.default_rng(seed).choice(len(cases), users, replace=False)))
-    items = len(recommender.index.catalog)
+    return cases, training
+
+
+def _table(
+    ways: Iterable[tuple[str, Way]],
+    yardstick: Yardstick,
+    split: str,
+    part: Part,
+    progress: RankProgress | None,
+) -> Evaluation:
+    """Rank and measure row by row."""
+    cases = yardstick.cases
     tell = progress or (lambda system, done, total: None)
     systems: dict[str, dict[str, float]] = {}
     seconds: dict[str, float] = {}
-    for row, way in _ways(recommender, chosen, with_variants, training if baselines else None):
+    lists: dict[str, Ranked] = {}
+    calibration: dict[str, ListCalibration] = {}
+    for row, way in ways:
         tell(row, 0, len(cases))
         started = time.monotonic()
         ranked = way(cases, DEPTH, lambda done, total, row=row: tell(row, done, total))  # type: ignore[misc]
         seconds[row] = round(time.monotonic() - started, 2)
-        systems[row] = figures_of_lists(ranked, cases, items, labels)
+        systems[row], lists[row] = yardstick.figures(ranked), ranked
+        said = yardstick.calibration(ranked)
+        if said is not None:
+            calibration[row] = said
         tell(row, len(cases), len(cases))
-    return Evaluation(split, part, len(cases), systems, seconds, labels.fields if labels is not None else ())
+    return Evaluation(
+        split=split,
+        part=part,
+        users=len(cases),
+        systems=systems,
+        seconds=seconds,
+        label_fields=yardstick.label_fields,
+        sparse_users=int(yardstick.segments.sparse.sum()),
+        cold_targets=int(yardstick.segments.cold.sum()),
+        calibration=calibration,
+        lists=lists,
+    )
 
 
 def _ways(
@@ -142,30 +195,29 @@ def _ways(
     if with_variants:
         yield from ((f"genrec-{name}", way) for name, way in variants(recommender, modes).items())
     if training is not None:
-        for baseline in fit_baselines(recommender.index, training):
-            yield baseline.name, partial(_by_baseline, baseline)
+        for name, fit in baseline_fits(recommender.index).items():
+            yield name, partial(_by_baseline, fit(training))
 
 
 def _by_mode(recommender: Recommender, mode: Mode, cases: Cases, k: int, progress: Told | None) -> Ranked:
-    return Ranked(rank_cases(recommender, cases, k, mode, progress))
+    return ranked_cases(recommender, cases, k, mode, progress)
 
 
 def _by_baseline(baseline: Baseline, cases: Cases, k: int, progress: Told | None) -> Ranked:
     return Ranked(baseline.rank(cases, k))
 
 
-def fit_baselines(index: ItemIndex, training: Histories) -> list[Baseline]:
-    """Every baseline over one index, fitted on training events only."""
+def baseline_fits(index: ItemIndex) -> dict[str, Fit]:
+    """Every training-free baseline over one index by its row; each is fitted on training events only."""
     items, titles, text = len(index.catalog), index.catalog.titles, np.asarray(index.vectors.text)
-    baselines: list[Baseline] = [
-        Popularity(training, items),
-        Bm25Last(index.bm25, titles),
-        Bm25Last(index.bm25, titles, last=5),
-        TextLast(text),
-        Cooccurrence(training, items),
-        CooccurrenceText(training, text),
-    ]
-    return baselines
+    return {
+        "popularity": lambda training: Popularity(training, items),
+        "bm25-last": lambda training: Bm25Last(index.bm25, titles),
+        "bm25-last5": lambda training: Bm25Last(index.bm25, titles, last=5),
+        "text-last": lambda training: TextLast(text),
+        "cooccurrence": lambda training: Cooccurrence(training, items),
+        "cooccurrence+text": lambda training: CooccurrenceText(training, text),
+    }
 
 
 def _cases_and_training(histories: Histories, split: Split, part: Part) -> tuple[Cases, Histories]:

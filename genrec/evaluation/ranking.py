@@ -8,11 +8,12 @@ from typing import TypeAlias
 
 import numpy as np
 
+from genrec.modes import TrieMode
 from genrec.recommender import Recommender
 from genrec.tasks import Mode
-from genrec.wishes import Wishes
+from genrec.wishes import Wishes, resolve, scores_are_shares
 from index.histories import Cases
-from index.types import Int32Array
+from index.types import Float64Array, Int32Array
 
 BATCH = 256  # requests searched together
 
@@ -26,6 +27,8 @@ class Ranked:
 
     rows: Int32Array  # [C, K] catalog rows, -1 where fewer came back, or one that is no item
     validity: float | None = None  # share of what came back that names an item; None where nothing else can
+    shares: Float64Array | None = None
+    """[C, K] of the whole catalog's probability, 0 at padding; None where scores are no such shares."""
 
 
 def rank_cases(
@@ -37,7 +40,20 @@ def rank_cases(
     wishes: Wishes | None = None,
     batch: int = BATCH,
 ) -> Int32Array:
-    """int32[C, k]: what a recommender returns for each case, as catalog rows, -1 where it returned fewer.
+    """int32[C, k]: the rows alone of :func:`ranked_cases`, which see."""
+    return ranked_cases(recommender, cases, k, mode, progress, wishes, batch).rows
+
+
+def ranked_cases(
+    recommender: Recommender,
+    cases: Cases,
+    k: int,
+    mode: Mode | None = None,
+    progress: Told | None = None,
+    wishes: Wishes | None = None,
+    batch: int = BATCH,
+) -> Ranked:
+    """What a recommender returns for each case, as catalog rows, -1 where it returned fewer.
 
     Args:
         recommender: asked with its own defaults.
@@ -49,13 +65,18 @@ def rank_cases(
         batch: cases searched together.
     """
     asked = replace(wishes or Wishes(), k=k, mode=mode)
+    asked_mode = recommender.mode_of(asked)
+    gives_shares = isinstance(asked_mode, TrieMode) and scores_are_shares(resolve(asked, asked_mode.defaults))
     ranked = np.full((len(cases), k), -1, np.int32)
+    shares = np.zeros((len(cases), k))
     for places in batches(len(cases), batch, progress):
         results = recommender.search_rows([cases.history_of(case) for case in places], asked)
         for case, result in zip(places, results, strict=True):
             rows = recommender.rows_of(result, asked)
             ranked[case, : len(rows)] = rows
-    return ranked
+            if gives_shares:
+                shares[case, : len(rows)] = np.exp(result.scores)
+    return Ranked(ranked, shares=shares if gives_shares else None)
 
 
 def batches(cases: int, size: int, progress: Told | None) -> Iterator[range]:

@@ -67,10 +67,30 @@ def test_chosen_modes_as_tables(toys: Path):
     done = run(toys, "--mode", "title, query", "--no-baselines")
     assert done.exit_code == 0, done.output
     systems = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("genrec")]
-    assert systems == ["genrec-title", "genrec-query"] * 2 + ["genrec-title:", "genrec-query:"]
+    assert systems == ["genrec-title", "genrec-query"] * 4 + ["genrec-title:", "genrec-query:"]
     assert "genrec-title: catalog normalisation, beam 4" in done.stdout
     assert "genrec-query: 2 queries, free, beam 4" in done.stdout
     assert "labels are the values of genre" in done.stdout
+    assert "(at most 5 training events), 0 cold targets" in done.stdout
+
+
+def test_reliability_is_drawn_and_told(toys: Path, tmp_path: Path):
+    plot = tmp_path / "plots" / "reliability.svg"
+    done = run(toys, "--mode", "semantic_id", "--no-baselines", "--json", "--reliability-plot", str(plot))
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert said["calibration"]["genrec"]["items"]["error"] == said["systems"]["genrec"]["ece@10"]
+    assert {"gini@10", "novelty@10", "distance@10", "sparse_ndcg@10"} <= said["systems"]["genrec"].keys()
+    assert said["cold_targets"] == 0
+    drawn = plot.read_text()
+    assert drawn.startswith("<svg")
+    assert "share that came true" in drawn
+
+
+def test_no_probabilities_no_reliability(toys: Path, tmp_path: Path):
+    done = run(toys, "--mode", "query", "--no-baselines", "--reliability-plot", str(tmp_path / "plot.svg"))
+    assert done.exit_code == 1
+    assert "expected a system that gives probabilities" in str(done.exception)
 
 
 def test_a_mode_the_bundle_does_not_have_is_refused(toys: Path):

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from genrec.evaluation.protocol import evaluate, rank_cases
+from genrec.evaluation.protocol import baseline_fits, evaluate, evaluate_baselines, rank_cases
+from genrec.evaluation.ranking import ranked_cases
 from genrec.recommender import Recommender
 from genrec.tasks import TaskDefaults
 from genrec.wishes import Wishes
@@ -56,6 +57,37 @@ def test_ranking_in_batches_is_ranking_one_by_one(recommender):
         (alone,) = recommender.search_rows([cases.history_of(case)], Wishes(k=12))
         assert ranked[case].tolist() == recommender.rows_of(alone).tolist()
         assert not set(ranked[case]) & set(cases.history_of(case).tolist())
+
+
+def test_baselines_alone_give_the_same_rows(recommender):
+    histories, index = toy_histories(), recommender.index
+    table = evaluate(recommender, index.trained_events, histories, users=30)
+    alone = evaluate_baselines(baseline_fits(index), index, histories, users=30)
+    assert list(alone.systems) == list(table.systems)[1:]
+    assert alone.systems["cooccurrence+text"] == table.systems["cooccurrence+text"]
+    assert (alone.users, alone.sparse_users) == (table.users, table.sparse_users)
+    assert alone.lists["popularity"].rows.tolist() == table.lists["popularity"].rows.tolist()
+    assert list(alone.calibration) == []
+
+
+def test_catalog_scores_are_probabilities_and_others_are_not(recommender):
+    cases = leave_one_out(toy_histories(), "test").take(np.arange(5))
+    shares = ranked_cases(recommender, cases, k=50).shares  # 40 items
+    assert shares is not None
+    seen = np.array([len(set(cases.history_of(case).tolist())) for case in range(5)])
+    assert (shares > 0).sum(1).tolist() == (40 - seen).tolist()  # all but what the history has; padding is 0
+    assert (shares.sum(1) < 1).all()
+    assert (np.diff(shares, axis=1) <= 0).all()
+    assert ranked_cases(recommender, cases, k=5, wishes=Wishes(normalize="vocabulary")).shares is None
+
+
+def test_probabilities_are_judged(recommender):
+    result = evaluate(recommender, recommender.index.trained_events, toy_histories(), users=40)
+    said = result.calibration["genrec"]
+    assert sum(one.count for one in said.lists.bins) == 40
+    assert sum(one.count for one in said.items.bins) == 400
+    assert result.systems["genrec"]["ece@10"] == said.items.error
+    assert result.sparse_users > 0
 
 
 def test_fewer_answers_than_places_are_padded(recommender):
