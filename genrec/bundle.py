@@ -8,6 +8,7 @@
     files-…/onnx/…           its export, once there is one: what runs without torch
     files-…/vocabulary/…     of a model that writes text: its tokenizer,
     files-…/titles/…         and the trie of the titles in those tokens
+    files-…/model_card.md    what all of this is, for people
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from genrec.bundle_decoders import DecoderName, open_decoders
 from genrec.bundle_text import TEXT, TITLES, VOCABULARY, BundleText, load_text
 from genrec.decoders.base import Decoder
 from genrec.decoders.exported import EXPORT, ExportFacts
+from genrec.model_card import CARD, write_card
 from genrec.speech import Speech, SpeechForm
 from genrec.tasks import TASKS, TaskDefaults, defaults_of, tasks_in_order
 from index.artifact import Artifact, changed_since, open_artifact, save_array, writing_artifact
@@ -85,6 +87,12 @@ class Bundle:
             for name, entry in files
             if name.startswith("model/") and name != f"model/{TRAINED_EVENTS}.npy"
         }
+
+    @property
+    def card(self) -> Path | None:
+        """The model card; None in a bundle of an earlier version."""
+        path = self.artifact.files / CARD
+        return path if CARD in self.artifact.manifest["files"] else None
 
     @property
     def modes(self) -> list[str]:
@@ -173,6 +181,7 @@ def save_bundle(
         save_array(files / "model", TRAINED_EVENTS, trained_events)
         if text is not None:
             text.save_files(files)
+        write_card(files, manifest)
 
 
 def save_changed_index(artifact: Artifact, index: ItemIndex, path: Path) -> None:
@@ -197,7 +206,7 @@ def save_changed_index(artifact: Artifact, index: ItemIndex, path: Path) -> None
             index.save_files(files)
             return
         try:
-            for part in artifact.files.iterdir():
+            for part in _directories(artifact.files):
                 if part.name not in changed:
                     shutil.copytree(part, files / part.name)
         except OSError as error:  # a save removes the files of the one before it
@@ -208,13 +217,15 @@ def save_changed_index(artifact: Artifact, index: ItemIndex, path: Path) -> None
         index.save_files(files / "index")
         if text is not None:
             text.save_files(files)
+        write_card(files, manifest)
 
 
 @contextmanager
 def changing_bundle(bundle: Bundle, *, replacing: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Save a bundle anew with one directory of its files replaced: yields the files and the manifest's entries.
 
-    Everything else is linked or copied as it is. When the block raises, the bundle stays what it was.
+    The card says what the manifest says when the block ends; everything else is linked or copied as it is. When the
+    block raises, the bundle stays what it was.
 
     Raises:
         IndexFormatError: another process has saved the bundle since it was opened.
@@ -222,7 +233,7 @@ def changing_bundle(bundle: Bundle, *, replacing: str) -> Iterator[tuple[Path, d
     artifact, manifest = bundle.artifact, bundle.artifact.entries
     with writing_artifact(artifact.path, artifact.kind, manifest, replacing=artifact) as files:
         try:
-            for part in artifact.files.iterdir():
+            for part in _directories(artifact.files):
                 if part.name != replacing:
                     shutil.copytree(part, files / part.name, copy_function=_link)
         except OSError as error:  # a save removes the files of the one before it
@@ -230,6 +241,12 @@ def changing_bundle(bundle: Bundle, *, replacing: str) -> Iterator[tuple[Path, d
                 raise changed_since(artifact.path) from error
             raise
         yield files, manifest
+        write_card(files, manifest)
+
+
+def _directories(files: Path) -> list[Path]:
+    """The parts of a bundle; its card, which lies beside them, is written anew with every save."""
+    return [part for part in files.iterdir() if part.is_dir()]
 
 
 def _link(source: str, target: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from genrec.bundle import load_bundle
 from genrec.cli.options import (
     Interactions,
     ItemColumn,
@@ -213,6 +214,7 @@ def train(
     _print_validation("Validation", result.validation, result.normalize)
     if result.title_normalize is not None:
         _print_validation("Validation of titles", result.title_validation, result.title_normalize)
+    answers.print(f"Model card: {load_bundle(out).card}")
     answers.print(
         f"Next: genrec recommend {out} --history ID,ID,…   or   genrec evaluate {out} --interactions FILE"
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
+from genrec.bundle import load_bundle
 from genrec.cli.output import Stages, answers, print_json, print_table, remark, stages
 from index.counted import counted
 from index.errors import TrainingError
@@ -165,6 +166,7 @@ def finetune(
         f"{counted(result.steps, 'step')} in {seconds:.0f} s → {out}"
     )
     _show_validation(result)
+    answers.print(f"Model card: {load_bundle(out).card}")
     answers.print(
         f"Next: genrec recommend {out} --history ID,ID,…   or   genrec evaluate {out} --interactions FILE"
     )

@@ -24,6 +24,7 @@ from genrec.decoders.hugging_face import quiet_transformers
 from genrec.decoders.prompt_reader import HistoryForm, PromptReader
 from genrec.decoders.torch_decoder import TorchDecoder
 from genrec.evaluation.protocol import figures, rank_cases
+from genrec.model_card import training_facts
 from genrec.modes import AnyMode, codes_mode, query_mode, title_mode
 from genrec.query_search import CatalogQuerySearch
 from genrec.query_writers import ModelQueries
@@ -203,13 +204,14 @@ def finetune_bundle(
                 validation[name] = {one: dict(values) for one, values in found.items()}
         say("writing the bundle")
         seconds = time.monotonic() - began
+        hashes = event_hashes(training, index.catalog.item_ids)
         save_bundle(
             out,
             index,
             lambda directory: _save_model(model, directory),
             family=ENCODER_DECODER if spoken.base.is_encoder_decoder else CAUSAL_LM,
             tasks=defaults,
-            trained_events=event_hashes(training, index.catalog.item_ids),
+            trained_events=hashes,
             facts={
                 "token_offset": spoken.token_offset,
                 **({} if spoken.history is None else {"history": spoken.history.to_dict()}),
@@ -219,7 +221,7 @@ def finetune_bundle(
                 "seconds": round(seconds, 1),
                 "parameters": parameters,
                 "trained_parameters": trained,
-                "training_events": training.num_events,
+                **training_facts(training, hashes),
                 "holdout": holdout,
                 "validation": validation,
             },

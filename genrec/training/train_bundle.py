@@ -16,6 +16,7 @@ import numpy as np
 from genrec.bundle import save_bundle
 from genrec.decoders.native_decoder import NativeDecoder
 from genrec.evaluation.protocol import figures, rank_cases
+from genrec.model_card import training_facts
 from genrec.native_model import NativeConfig, NativeModel
 from genrec.recommender import Recommender
 from genrec.search import Normalize
@@ -113,12 +114,14 @@ def train_bundle(
     chosen = _chosen(index, result.model, cases, text, tasks, say)
     parameters = sum(p.numel() for p in result.model.parameters())
     seconds = time.monotonic() - started
+    hashes = event_hashes(training, index.catalog.item_ids)
     facts: dict[str, Any] = {
         "settings": asdict(settings),
+        "shape": config.to_dict(),
         "steps": result.steps,
         "seconds": round(seconds, 1),
         "parameters": parameters,
-        "training_events": training.num_events,
+        **training_facts(training, hashes),
         "holdout": holdout,
         "validation": chosen.validation,
         **({"title_validation": chosen.title_validation} if "title" in chosen.defaults else {}),
@@ -130,7 +133,7 @@ def train_bundle(
         result.model.save,
         family="native",
         tasks=chosen.defaults,
-        trained_events=event_hashes(training, index.catalog.item_ids),
+        trained_events=hashes,
         facts=facts,
         text=None if text is None else text.bundled,
     )
