@@ -17,6 +17,7 @@ from index.types import Int32Array, Int64Array
 CONFIG_FILE = "native_config.json"
 WEIGHTS_FILE = "native_model.safetensors"
 RESIDUAL_CODES = "residual_codes"
+PATH_CODES = "path_codes"
 TEXT_FORM_KEY = "text_form"
 TEXT_FORM = 1
 """Raised whenever text branches are laid out another way (positions, marks, what they see): weights do not tell, and
@@ -42,6 +43,9 @@ class NativeConfig:
     """At most this many items, those with the most training events, get a vector of their own beside their
     codes' sum. On Amazon Beauty, 1,000 steps, validation NDCG@10 over all users: .0405 with, .0379 without.
     Bounded because AdamW touches every row at every step."""
+    own_paths: int = 40_000
+    """At most this many code paths, those with the most training events, get a vector of their own on the way out
+    (:mod:`genrec.own_paths`). Bounded for the same reason."""
     text_size: int = 0  # V, tokens of the text vocabulary, marks included; 0: the model writes no text
     max_text: int = 0  # most tokens of an answer, its terminator counted
 
@@ -60,8 +64,9 @@ class NativeConfig:
             raise DecoderError(
                 f"expected hidden_size divisible by heads, got {self.hidden_size} by {self.heads}; change one"
             )
-        if self.residual_items < 0:
-            raise DecoderError(f"expected residual_items >= 0, got {self.residual_items}; correct the config")
+        for name in ("residual_items", "own_paths"):
+            if getattr(self, name) < 0:
+                raise DecoderError(f"expected {name} >= 0, got {getattr(self, name)}; correct the config")
         if not 0.0 <= self.dropout < 1.0:
             raise DecoderError(f"expected 0 <= dropout < 1, got {self.dropout}; correct the model config")
         if min(self.text_size, self.max_text) < 0 or bool(self.text_size) != bool(self.max_text):

@@ -2,20 +2,22 @@
 
 A history item is one position: its vector is the sum of its code embeddings, plus a vector of its own where
 training saw it often enough. A causal body from a stock Hugging Face config turns the positions into hidden
-states, and a head emits the next item's codes level by level, each conditioned on the codes before it. A new
+states, and a head emits the next item's codes level by level, each conditioned on the codes before it. Paths
+of codes that training saw often enough have a vector of their own there too (:mod:`genrec.own_paths`). A new
 item is read and spoken of as soon as it has codes.
 
 A model with a text vocabulary also writes: behind any position a *branch* of a task token and text tokens may
 follow, which sees the history up to there and itself (:mod:`genrec.text_branch`). Body and positions are the same.
 
 It knows nothing of tries, users or files of interactions. What code belongs to which item comes in as an
-array and is not part of the weights; own vectors are kept under the item's code path, not under its row, so
+array and is not part of the weights; own vectors are kept under code paths, not under an item's row, so
 they survive a catalog that grows, shrinks or is reordered.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +27,10 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
 from genrec.native_config import CONFIG_FILE as CONFIG_FILE
-from genrec.native_config import RESIDUAL_CODES, item_tokens, residual_place
+from genrec.native_config import PATH_CODES, RESIDUAL_CODES, item_tokens, residual_place
 from genrec.native_config import WEIGHTS_FILE as WEIGHTS_FILE
 from genrec.native_config import NativeConfig as NativeConfig
+from genrec.own_paths import OwnPaths, no_paths
 from genrec.text_branch import TextEnds, Trunk
 from index.errors import IndexFormatError
 from index.types import Int32Array
@@ -35,6 +38,8 @@ from index.types import Int32Array
 # Part of history positions that are read by codes alone while training, so that codes carry an item that has
 # no residual. Not tuned.
 RESIDUAL_DROPOUT = 0.2
+# The same of targets, so that codes alone speak of an item that has no path of its own.
+PATH_DROPOUT = 0.2
 
 
 class NativeModel(nn.Module):
@@ -44,9 +49,16 @@ class NativeModel(nn.Module):
     level_offsets: Tensor
     residual_codes: Tensor
     residual_place: Tensor
+    item_places: Tensor
+    path_first: Tensor
+    path_code: Tensor
 
     def __init__(
-        self, config: NativeConfig, codes: Int32Array, residual_codes: Int32Array | None = None
+        self,
+        config: NativeConfig,
+        codes: Int32Array,
+        residual_codes: Int32Array | None = None,
+        path_codes: Int32Array | None = None,
     ) -> None:
         """Build with random weights (torch's global generator).
 
@@ -54,9 +66,11 @@ class NativeModel(nn.Module):
             config: the shape.
             codes: int32[N, L], the codes of every catalog row.
             residual_codes: int32[M, L], distinct code paths of the items that get a vector of their own.
+            path_codes: int32[M, L], the paths that get one on the way out (:func:`genrec.own_paths.choose_paths`).
 
         Raises:
             DecoderError: the codes do not have the shape or the range the config gives.
+            IndexFormatError: the paths are in disorder.
         """
         super().__init__()
         self.config = config
@@ -72,6 +86,16 @@ class NativeModel(nn.Module):
         self.residual = nn.Embedding(
             len(residual_codes) + 1, size, padding_idx=0
         )  # row 0: no vector of its own
+        path_codes = no_paths(config.levels) if path_codes is None else path_codes.astype(np.int32)
+        self.paths = OwnPaths(path_codes, config.code_sizes)
+        self.register_buffer(PATH_CODES, torch.from_numpy(path_codes))
+        self.register_buffer("item_places", torch.from_numpy(self.paths.places(codes)), persistent=False)
+        self.register_buffer("path_first", torch.from_numpy(self.paths.first), persistent=False)
+        self.register_buffer("path_code", torch.from_numpy(self.paths.code), persistent=False)
+        # Row p - roots is that of place p; first codes have none beside their embedding.
+        own = len(self.paths) - self.paths.roots
+        self.path_vector = nn.Embedding(own + 1, size, padding_idx=0)
+        self.path_bias = nn.Parameter(torch.zeros(own + 1))
         self.code_embedding = nn.Embedding(config.offsets[-1], size)
         self.code_bias = nn.Parameter(torch.zeros(config.offsets[-1]))
         self.start = nn.Parameter(torch.zeros(size))
@@ -99,6 +123,7 @@ class NativeModel(nn.Module):
         # beside it.
         nn.init.normal_(self.code_embedding.weight, std=0.5 * size**-0.5)
         nn.init.normal_(self.residual.weight[1:], std=0.02)
+        nn.init.zeros_(self.path_vector.weight)
         nn.init.normal_(self.start, std=0.02)
         nn.init.normal_(self.body.wpe.weight, std=0.02)
 
@@ -133,17 +158,28 @@ class NativeModel(nn.Module):
             vectors = vectors + residual
         return vectors  # type: ignore[no-any-return]
 
-    def code_logits(self, query: Tensor, level: int) -> Tensor:
-        """Logits float[..., C] of every code of ``level`` for queries float[..., H]."""
+    def code_logits(self, query: Tensor, level: int, place: Tensor) -> Tensor:
+        """Logits float[T, C] of every code of ``level`` for queries float[T, H] behind own places int64[T]."""
         first, end = self.config.offsets[level : level + 2]
-        return query @ self.code_embedding.weight[first:end].T + self.code_bias[first:end]
+        logits = query @ self.code_embedding.weight[first:end].T + self.code_bias[first:end]
+        if level == 0 or not len(self.paths):
+            return logits
+        count = (self.path_first[place + 1] - self.path_first[place]) * (place > 0)
+        row = torch.repeat_interleave(count)
+        start = self.path_first[place] - (count.cumsum(0) - count)
+        child = torch.arange(len(row), device=row.device) + start[row]
+        own = child - self.paths.roots
+        added = (query[row] * self.path_vector(own)).sum(1) + self.path_bias[own]
+        return logits.index_put((row, self.path_code[child]), added, accumulate=True)
 
     def level_logits(self, hidden: Tensor, tokens: Tensor) -> list[Tensor]:
         """Teacher-forced logits, L of float[T, C_l], for hidden float[T, H] and targets int64[T, L]."""
+        codes = (tokens - self.level_offsets[:-1]).cpu().numpy()
+        places = torch.from_numpy(self.paths.places(codes)).to(hidden.device)
         prefix = torch.zeros_like(hidden)
         logits = []
         for level, head in enumerate(self.heads):
-            logits.append(self.code_logits(head(hidden, prefix), level))
+            logits.append(self.code_logits(head(hidden, prefix), level, places[:, level]))
             prefix = prefix + self.code_embedding(tokens[:, level])
         return logits
 
@@ -170,8 +206,10 @@ class NativeModel(nn.Module):
                 )
         config = NativeConfig.from_dict(json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8")))
         weights = load_file(directory / WEIGHTS_FILE)
-        paths = weights.get(RESIDUAL_CODES)
-        model = cls(config, codes, None if paths is None else paths.numpy())
+        model = cls(config, codes, *(_numbers(weights, name) for name in (RESIDUAL_CODES, PATH_CODES)))
+        if PATH_CODES not in weights:  # of a bundle from before there were own paths: it has none
+            state = model.state_dict()
+            weights |= {name: state[name] for name in (PATH_CODES, "path_vector.weight", "path_bias")}
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
@@ -180,6 +218,10 @@ class NativeModel(nn.Module):
                 "train the bundle again"
             ) from error
         return model.eval()
+
+
+def _numbers(weights: Mapping[str, Tensor], name: str) -> Int32Array | None:
+    return weights[name].numpy() if name in weights else None
 
 
 class CodeHead(nn.Module):

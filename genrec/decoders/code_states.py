@@ -1,7 +1,7 @@
 """What a native model remembers of its requests, in numpy: prefixes of codes, whatever runs the matrices.
 
-A prefix is the running sum of its code embeddings and its depth; feeding a code is one addition. Nothing here
-knows the model's body, its heads or scores.
+A prefix is the running sum of its code embeddings, its depth and its place among the model's own paths; feeding a
+code is one addition and one look-up. Nothing here knows the model's body, its heads or scores.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from genrec.decoders.base import Items, Prompt
 from genrec.decoders.key_values import KeyValues
 from genrec.decoders.prompt_reader import cut_in_blocks
+from genrec.own_paths import OwnPaths
 from index.errors import DecoderError
 from index.types import Float32Array, Int64Array, IntArray
 
@@ -34,18 +35,20 @@ class KeptHistory:
 class NativeState:
     """One request: its prompt as the heads see it, and the prefixes fed since."""
 
-    __slots__ = ("depth", "kept", "prefix", "projected")
+    __slots__ = ("depth", "kept", "place", "prefix", "projected")
 
     def __init__(
         self,
         projected: Float32Array,
         prefix: Float32Array,
         depth: Int64Array,
+        place: Int64Array,
         kept: KeptHistory | None = None,
     ) -> None:
         self.projected = projected  # [L, F] the body's output after each level's first layer; never written
         self.prefix = prefix  # [S, H] sum of the code embeddings up to each slot
         self.depth = depth  # [S] codes up to each slot
+        self.place = place  # [S] place of each slot's prefix among the own paths
         self.kept = kept  # what a longer history can start from; never written
 
     @property
@@ -56,16 +59,16 @@ class NativeState:
     @property
     def nbytes(self) -> int:
         """Memory held, in bytes."""
-        held = self.projected.nbytes + self.prefix.nbytes + self.depth.nbytes
+        held = self.projected.nbytes + self.prefix.nbytes + self.depth.nbytes + self.place.nbytes
         return held if self.kept is None else held + self.kept.nbytes
 
     def fork(self) -> NativeState:
         """An independent copy. Arrays are replaced, never written, so sharing them is safe."""
-        return NativeState(self.projected, self.prefix, self.depth, self.kept)
+        return NativeState(self.projected, self.prefix, self.depth, self.place, self.kept)
 
     def compact(self, live: IntArray) -> None:
         """Keep the slots ``live``, renumbered in their order."""
-        self.prefix, self.depth = self.prefix[live], self.depth[live]
+        self.prefix, self.depth, self.place = self.prefix[live], self.depth[live], self.place[live]
 
 
 BLOCKS = 5
@@ -92,35 +95,47 @@ def history_rows(prompt: Prompt, max_items: int, items: int) -> Int64Array:
     return rows
 
 
+@dataclass(frozen=True, slots=True)
+class FedPrefixes:
+    """R prefixes that codes have just been fed to."""
+
+    total: Float32Array  # [R, H] running sum of the code embeddings
+    depth: Int64Array  # [R] codes
+    place: Int64Array  # [R] among the own paths
+
+
 class CodeTable:
     """The codes of every level and their embeddings.
 
     Args:
         code_sizes: codes at each level.
         embedding: [V, H], the embedding of every code, level by level.
+        paths: those that have a vector of their own.
     """
 
-    def __init__(self, code_sizes: Sequence[int], embedding: Float32Array) -> None:
+    def __init__(self, code_sizes: Sequence[int], embedding: Float32Array, paths: OwnPaths) -> None:
         self.levels = len(code_sizes)
         self.offsets: Int64Array = np.concatenate([[0], np.cumsum(code_sizes)]).astype(np.int64)  # [L + 1]
         self.level_of: Int64Array = np.repeat(np.arange(self.levels), code_sizes)  # [V]
         self.embedding = embedding
+        self.paths = paths
 
     def feed(
         self, states: Sequence[NativeState], request: IntArray, token: IntArray, parent: IntArray
-    ) -> tuple[Float32Array, Int64Array]:
-        """Add one code to each of R prefixes: running sum float32[R, H] and depth int64[R] of the new ones.
+    ) -> FedPrefixes:
+        """Add one code to each of R prefixes.
 
         Raises:
             DecoderError: a token is no code of the level its prefix stands at. No state has changed then.
         """
-        prefix, depth = self._advance(states, request, token, parent)
+        fed = self._advance(states, request, token, parent)
         first = np.searchsorted(request, np.arange(len(states) + 1))
         for state, begin, end in zip(states, first[:-1], first[1:], strict=True):
             if begin < end:
-                state.prefix = np.concatenate([state.prefix, prefix[begin:end]])
-                state.depth = np.concatenate([state.depth, depth[begin:end]])
-        return prefix, depth
+                state.prefix = np.concatenate([state.prefix, fed.total[begin:end]])
+                state.depth = np.concatenate([state.depth, fed.depth[begin:end]])
+                state.place = np.concatenate([state.place, fed.place[begin:end]])
+        return fed
 
     def check_depths(self, depth: IntArray) -> None:
         """Refuse rows that stand behind the last level.
@@ -136,18 +151,20 @@ class CodeTable:
 
     def _advance(
         self, states: Sequence[NativeState], request: IntArray, token: IntArray, parent: IntArray
-    ) -> tuple[Float32Array, Int64Array]:
-        """Running sum float32[R, H] and depth int64[R] of each row's prefix, its own token included."""
+    ) -> FedPrefixes:
+        """Each row's prefix, its own token included."""
         before = np.array([state.slots for state in states], np.int64)
         # One table of all predecessors there are already: row 0 is every request's empty prefix.
         nothing = np.zeros((1, self.embedding.shape[1]), np.float32)
         known_prefix = np.concatenate([nothing, *(state.prefix for state in states)])
         known_depth = np.concatenate([np.zeros(1, np.int64), *(state.depth for state in states)])
+        known_place = np.concatenate([np.zeros(1, np.int64), *(state.place for state in states)])
         base = 1 + np.cumsum(before) - before
         in_call = parent >= before[request]
         place = np.where(parent < 0, 0, base[request] + parent)
         place[in_call] = 0
         prefix, depth = known_prefix[place], known_depth[place] + 1
+        own_place = self.paths.step(known_place[place], token)
         own = self.embedding[token]
         prefix += own
         # Chains: a row whose predecessor is in this call waits for it; as many rounds as a chain is long.
@@ -159,6 +176,7 @@ class CodeTable:
             free = waiting[~blocked[caller[waiting]]]
             prefix[free] = prefix[caller[free]] + own[free]
             depth[free] = depth[caller[free]] + 1
+            own_place[free] = self.paths.step(own_place[caller[free]], token[free])
             waiting = waiting[blocked[caller[waiting]]]
         if len(depth) and int(depth.max()) > self.levels:
             raise DecoderError(
@@ -171,4 +189,4 @@ class CodeTable:
                 f"expected a code of level {int(depth[wrong]) - 1}, got token {int(token[wrong])}, "
                 f"which is of level {int(self.level_of[token[wrong]])}; feed codes in their order"
             )
-        return prefix, depth
+        return FedPrefixes(prefix, depth, own_place)

@@ -19,7 +19,9 @@ from genrec.decoders.body_shape import BodyShape
 from genrec.decoders.code_states import CodeTable, KeptHistory, NativeState, history_rows
 from genrec.decoders.key_values import common_length
 from genrec.decoders.onnx_session import BodySession, Session
-from genrec.native_config import NativeConfig, item_tokens, residual_place
+from genrec.decoders.path_vectors import PathVectors, query_and_place, with_places
+from genrec.native_config import PATH_CODES, NativeConfig, item_tokens, residual_place
+from genrec.own_paths import OwnPaths, no_paths
 from index.artifact import load_array
 from index.errors import DecoderError
 from index.types import Float32Array, Int32Array, Int64Array, IntArray
@@ -67,7 +69,8 @@ class OnnxNativeDecoder:
 
         self.start = matrix("start")  # [H]
         self._bias = matrix("code_bias")  # [V]
-        self._codes = CodeTable(config.code_sizes, matrix("code_embedding"))  # [V, H]
+        self._own = _path_vectors(matrices, config)
+        self._codes = CodeTable(config.code_sizes, matrix("code_embedding"), self._own.paths)  # [V, H]
         self._residual = matrix("residual")  # [M + 1, H], the first row zero
         self._item_tokens = item_tokens(config, codes)  # [N, L]
         residual_codes = np.asarray(load_array(matrices, "residual_codes"), np.int32)
@@ -95,7 +98,7 @@ class OnnxNativeDecoder:
             DecoderError: a prompt is not one Items segment, or names a row the catalog does not have.
         """
         if not prompts:
-            return Prefilled([], np.empty((0, self.config.hidden_size), np.float32))
+            return Prefilled([], np.empty((0, self.config.hidden_size + 1), np.float32))
         histories = [self.prompt_key(prompt) for prompt in prompts]
         memories = []
         rest = []
@@ -113,13 +116,13 @@ class OnnxNativeDecoder:
         levels, size = self.config.levels, self.config.hidden_size
         projected = (hidden @ self._from_hidden + self._hidden_bias).reshape(len(prompts), levels, -1)
         query = self._query(0, projected[:, 0], np.zeros((len(prompts), size), np.float32))
-        nothing, no_depth = np.zeros((0, size), np.float32), np.zeros(0, np.int64)
+        nothing, no_place = np.zeros((0, size), np.float32), np.zeros(0, np.int64)
         # A copy each, so that one state that lives on does not hold its batch mates' memory.
         states: list[State] = [
-            NativeState(row.copy(), nothing, no_depth, KeptHistory(history, memory))
+            NativeState(row.copy(), nothing, no_place, no_place, KeptHistory(history, memory))
             for row, history, memory in zip(projected, histories, memories, strict=True)
         ]
-        return Prefilled(states, query)
+        return Prefilled(states, with_places(query, np.zeros(len(prompts), np.int64)))
 
     def extend(self, states: Sequence[State], request: IntArray, token: IntArray, parent: IntArray) -> Hidden:
         """Feed one code to each of R prefixes; see the contract.
@@ -130,31 +133,33 @@ class OnnxNativeDecoder:
             DecoderError: a token is no code of the level its prefix stands at.
         """
         mine = cast(Sequence[NativeState], states)
-        prefix, depth = self._codes.feed(mine, request, token, parent)
-        hidden = np.zeros((len(prefix), self.config.hidden_size), np.float32)
+        fed = self._codes.feed(mine, request, token, parent)
+        queries = np.zeros_like(fed.total)
         for level in range(1, self.config.levels):
-            rows = np.flatnonzero(depth == level)
+            rows = np.flatnonzero(fed.depth == level)
             if len(rows):
                 projected = np.stack([state.projected[level] for state in mine])[request[rows]]
-                hidden[rows] = self._query(level, projected, prefix[rows])
-        return hidden
+                queries[rows] = self._query(level, projected, fed.total[rows])
+        return with_places(queries, fed.place)
 
     def edge_logits(self, hidden: Hidden, row: IntArray, token: IntArray) -> Float32Array:
-        """float32[E]: query · code embedding + bias for each edge."""
+        """float32[E]: query · (code embedding + own vector) + biases for each edge."""
+        queries, place_of = query_and_place(hidden)
         logits = np.empty(len(row), np.float32)
         level_of_edge = self._codes.level_of[token]
         for level in np.unique(level_of_edge).tolist():
             edge = np.flatnonzero(level_of_edge == level)
-            used = np.zeros(len(hidden), bool)
+            used = np.zeros(len(queries), bool)
             used[row[edge]] = True
             if len(edge) * DENSE_GAIN >= int(used.sum()) * self.config.code_sizes[level]:
                 place = np.cumsum(used) - 1
-                table = self._level_logits(hidden[used], level)
+                table = self._level_logits(queries[used], level)
                 logits[edge] = table[place[row[edge]], token[edge] - self._codes.offsets[level]]
             else:
                 code = token[edge]
-                products = np.einsum("eh,eh->e", hidden[row[edge]], self._codes.embedding[code])
+                products = np.einsum("eh,eh->e", queries[row[edge]], self._codes.embedding[code])
                 logits[edge] = products + self._bias[code]
+        self._own.add_to_edges(logits, queries, place_of, row, token)
         return logits
 
     def log_normalizer(self, hidden: Hidden, depth: IntArray) -> Float32Array:
@@ -164,18 +169,20 @@ class OnnxNativeDecoder:
             DecoderError: a row stands behind the last level.
         """
         self._codes.check_depths(depth)
-        total = np.empty(len(hidden), np.float32)
+        queries, place = query_and_place(hidden)
+        total = np.empty(len(queries), np.float32)
         for level in np.unique(depth).tolist():
             rows = depth == level
-            logits = self._level_logits(hidden[rows], level)
+            logits = self._level_logits(queries[rows], level)
+            self._own.add_to_level(logits, queries[rows], place[rows])
             top = logits.max(1, keepdims=True)
             total[rows] = (top + np.log(np.exp(logits - top).sum(1, keepdims=True)))[:, 0]
         return total
 
-    def _level_logits(self, hidden: Hidden, level: int) -> Float32Array:
-        """float32[R, C]: all codes of a level."""
+    def _level_logits(self, query: Float32Array, level: int) -> Float32Array:
+        """float32[R, C]: all codes of a level, by their embeddings alone."""
         first, end = self._codes.offsets[level : level + 2]
-        logits: Float32Array = hidden @ self._codes.embedding[first:end].T + self._bias[first:end]
+        logits: Float32Array = query @ self._codes.embedding[first:end].T + self._bias[first:end]
         return logits
 
     def _query(self, level: int, projected: Float32Array, prefix: Float32Array) -> Float32Array:
@@ -199,6 +206,18 @@ class OnnxNativeDecoder:
         """float32[n, H] of items: the sum of their codes, and their own vector where they have one."""
         vectors: Float32Array = self._codes.embedding[self._item_tokens[rows]].sum(1)
         return vectors + self._residual[self._residual_place[rows]]
+
+
+def _path_vectors(matrices: Path, config: NativeConfig) -> PathVectors:
+    """The own paths of an export; none where it is from before there were any."""
+    if not (matrices / f"{PATH_CODES}.npy").is_file():
+        nobodys = np.zeros((1, config.hidden_size), np.float32)
+        return PathVectors(OwnPaths(no_paths(config.levels), config.code_sizes), nobodys, nobodys[:, 0])
+    codes = np.asarray(load_array(matrices, PATH_CODES), np.int32)
+    vector, bias = (
+        np.asarray(load_array(matrices, name), np.float32) for name in ("path_vector", "path_bias")
+    )
+    return PathVectors(OwnPaths(codes, config.code_sizes), vector, bias)
 
 
 def _kept(state: State | None) -> KeptHistory | None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from genrec.native_model import NativeModel
+from genrec.native_model import PATH_DROPOUT, NativeModel
 from genrec.text_branch import Branches, Trunk, branch_loss
 from genrec.training.siblings import Siblings
 
@@ -27,17 +27,20 @@ def sequence_loss(
     real = rows >= 0
     hidden, items = hidden[real], rows[real]  # [T, H], [T]
     tokens = model.item_tokens[items]  # [T, L]
+    places = model.item_places[items]  # [T, L + 1]
+    if model.training and len(model.paths):
+        places = places * (torch.rand(len(places), 1) >= PATH_DROPOUT)
     prefix = torch.zeros_like(hidden)
     total = hidden.new_zeros(())
     for level, head in enumerate(model.heads):
         target = tokens[:, level] - model.level_offsets[level]
         if siblings is None:
             total = total + cross_entropy(
-                model.code_logits(head(hidden, prefix), level), target, reduction="sum"
+                model.code_logits(head(hidden, prefix), level, places[:, level]), target, reduction="sum"
             )
         else:
             open_ = torch.nonzero(siblings.count(level, items) > 1)[:, 0]
-            logits = model.code_logits(head(hidden[open_], prefix[open_]), level)
+            logits = model.code_logits(head(hidden[open_], prefix[open_]), level, places[open_, level])
             absent = siblings.absent(level, items[open_], logits.shape[1])
             logits = logits.masked_fill(absent, -torch.inf)
             total = total + cross_entropy(logits, target[open_], reduction="sum")

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from genrec.native_model import NativeConfig, NativeModel
+from genrec.own_paths import choose_paths
 from genrec.search import Normalize
 from genrec.training.checkpoint import (
     Checkpoint,
@@ -43,8 +44,8 @@ SELECTION_METRIC = "ndcg@10"
 TEXT_METRIC = "token_probability"
 """Of a validation that also looks at texts: the geometric mean probability of a token of a true answer."""
 
-# Fewer training events than this say less of an item than its codes do; not tuned.
-RESIDUAL_MIN_EVENTS = 3
+# Fewer training events than this say less of an item, or of a path, than its codes do; not tuned.
+OWN_MIN_EVENTS = 3
 
 # The head over a text vocabulary is most of what a step computes. Where a CPU multiplies bfloat16 (AMX, AVX512-BF16),
 # matrix products of a run with text round their inputs to it; sums stay float32. Measured with AMX, one thread,
@@ -190,7 +191,7 @@ class _Run:
         self.corpus = corpus
         self.precision = "highest" if corpus is None else TEXT_PRECISION
         self.config, self.histories, self.settings, self.checkpoint = config, histories, settings, checkpoint
-        self.model = NativeModel(config, codes, _residual_codes(config, codes, histories))
+        self.model = NativeModel(config, codes, *_own_codes(config, codes, histories))
         self.siblings = Siblings(codes) if settings.normalize == "catalog" else None
         self.optimizer = torch.optim.AdamW(
             _groups(self.model, settings), lr=settings.learning_rate, fused=True
@@ -379,11 +380,14 @@ def schedule(done: float, warmup: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min((done - warmup) / (1.0 - warmup), 1.0)))
 
 
-def _residual_codes(config: NativeConfig, codes: Int32Array, histories: Histories) -> Int32Array:
-    """int32[M, L]: the distinct code paths of the items seen most often, no more than the config allows."""
+def _own_codes(
+    config: NativeConfig, codes: Int32Array, histories: Histories
+) -> tuple[Int32Array, Int32Array]:
+    """Of the items and the paths that get a vector of their own: those seen most often."""
     count = np.bincount(histories.items, minlength=len(codes))
     most = np.argsort(-count, kind="stable")[: config.residual_items]
-    return np.unique(codes[most[count[most] >= RESIDUAL_MIN_EVENTS]], axis=0)
+    residual = np.unique(codes[most[count[most] >= OWN_MIN_EVENTS]], axis=0)
+    return residual, choose_paths(codes, count, fewest=OWN_MIN_EVENTS, most=config.own_paths)
 
 
 def _groups(model: NativeModel, settings: TrainSettings) -> list[dict[str, object]]:

@@ -18,6 +18,7 @@ from genrec.decoders.onnx_decoder import OnnxDecoder
 from genrec.decoders.prompt_reader import HistoryForm
 from genrec.decoders.torch_decoder import TorchDecoder
 from genrec.native_model import NativeConfig, NativeModel
+from genrec.own_paths import choose_paths
 from genrec.speech import SpeechForm
 from genrec.tasks import QueryDefaults, TaskDefaults
 from index.item_index import SEMANTIC_ID, ItemIndex
@@ -30,7 +31,8 @@ FORM = HistoryForm(start=(1, 2), max_items=8, block=4)
 
 
 def native_model(index: ItemIndex, seed: int = 0, text: BundleText | None = None) -> NativeModel:
-    """Random weights, large enough that every part moves the output; a third of the items have a residual."""
+    """Random weights, large enough that every part moves the output; a third of the items have a residual, half of
+    the paths a vector of their own."""
     config = NativeConfig(
         code_sizes=index.level_sizes, hidden_size=16, layers=2, heads=2, max_items=6, head_size=24
     )
@@ -38,7 +40,8 @@ def native_model(index: ItemIndex, seed: int = 0, text: BundleText | None = None
         facts = text.vocabulary.facts
         config = replace(config, text_size=text.vocabulary.size, max_text=facts.longest)
     torch.manual_seed(seed)
-    model = NativeModel(config, index.codes, np.unique(index.codes[::3], axis=0))
+    paths = choose_paths(index.codes, np.arange(len(index.codes)) % 2, fewest=1, most=1000)
+    model = NativeModel(config, index.codes, np.unique(index.codes[::3], axis=0), paths)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.4)

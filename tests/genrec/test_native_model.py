@@ -8,18 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from genrec.native_model import CONFIG_FILE, WEIGHTS_FILE, NativeConfig, NativeModel
 from index.errors import DecoderError, IndexFormatError
 
 CONFIG = NativeConfig(code_sizes=(3, 4, 2), hidden_size=8, layers=2, heads=2, max_items=6, head_size=10)
 CODES = np.array([[0, 0, 0], [0, 1, 1], [1, 3, 0], [2, 2, 1], [2, 2, 0]], np.int32)
+PATHS = np.array([[0, -1, -1], [2, -1, -1], [0, 1, -1], [2, 2, -1], [2, 2, 0], [2, 2, 1]], np.int32)
 
 
 def make_model(seed: int = 0) -> NativeModel:
-    """Random weights, large enough that every part moves the output. Rows 1 and 3 have a residual."""
+    """Random weights, large enough that every part moves the output.
+
+    Rows 1 and 3 have a residual; the paths (0, 1), (2, 2, 0) and (2, 2, 1) have a vector of their own.
+    """
     torch.manual_seed(seed)
-    model = NativeModel(CONFIG, CODES, CODES[[3, 1]])
+    model = NativeModel(CONFIG, CODES, CODES[[3, 1]], PATHS)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.5)
@@ -82,9 +87,44 @@ def test_an_items_vector_is_its_codes_sum_plus_its_residual() -> None:
     torch.testing.assert_close(vectors[[3, 1]], by_codes[[3, 1]] + model.residual.weight[1:])
 
 
+def test_own_paths_add_their_vectors_to_their_last_codes_and_to_no_others() -> None:
+    model = make_model()
+    hidden = model.encode(torch.tensor([[0, 2]]))[:, -1]
+    plain = NativeModel(CONFIG, CODES, CODES[[3, 1]])
+    plain.load_state_dict({**plain.state_dict(), **_without_paths(model)})
+    for row, own in ((1, {1: 1}), (3, {1: 2}), (4, {1: 2}), (2, {})):  # level -> row of the vectors, by eye
+        tokens = model.item_tokens[[row]]
+        prefix = torch.zeros(1, 8)
+        ours, theirs = model.level_logits(hidden, tokens), plain.eval().level_logits(hidden, tokens)
+        for level, head in enumerate(model.heads):
+            query = head(hidden, prefix)
+            expected = theirs[level].clone()
+            if level in own:
+                vector, bias = model.path_vector.weight[own[level]], model.path_bias[own[level]]
+                expected[0, CODES[row, level]] += query[0] @ vector + bias
+            if level == 2 and row in (3, 4):
+                expected[0] += query[0] @ model.path_vector.weight[3:5].T + model.path_bias[3:5]
+            torch.testing.assert_close(ours[level], expected)
+            prefix = prefix + model.code_embedding(tokens[:, level])
+
+
+def _without_paths(model: NativeModel) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in model.state_dict().items() if not name.startswith("path_")}
+
+
+def test_weights_from_before_there_were_own_paths_load_without_any(tmp_path: Path) -> None:
+    model = make_model()
+    model.save(tmp_path)
+    save_file(_without_paths(model), tmp_path / WEIGHTS_FILE)
+    loaded = NativeModel.load(tmp_path, CODES)
+    assert len(loaded.paths) == 0
+    rows = torch.tensor([[0, 1, 2]])
+    assert torch.equal(loaded.encode(rows), model.encode(rows))
+
+
 def test_the_weights_do_not_depend_on_the_catalogs_rows() -> None:
     model = make_model()
-    larger = NativeModel(CONFIG, np.concatenate([CODES, CODES[::-1]]), CODES[[3, 1]])
+    larger = NativeModel(CONFIG, np.concatenate([CODES, CODES[::-1]]), CODES[[3, 1]], PATHS)
     larger.load_state_dict(model.state_dict())
     rows = torch.tensor([[0, 4]])
     torch.testing.assert_close(larger.eval().encode(rows + 5), model.encode(4 - rows))

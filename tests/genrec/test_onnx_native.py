@@ -92,7 +92,7 @@ def test_a_batch_equals_its_requests_alone(onnx: OnnxNativeDecoder, monkeypatch:
     together = onnx.prefill(prompts).hidden
     alone = np.concatenate([onnx.prefill([prompt]).hidden for prompt in prompts])
     np.testing.assert_allclose(together, alone, atol=1e-5)
-    assert onnx.prefill([]).hidden.shape == (0, CONFIG.hidden_size)
+    assert onnx.prefill([]).hidden.shape == (0, CONFIG.hidden_size + 1)
 
 
 def test_a_kept_history_serves_while_it_begins_alike(onnx: OnnxNativeDecoder) -> None:
@@ -116,6 +116,20 @@ def test_a_kept_history_serves_while_it_begins_alike(onnx: OnnxNativeDecoder) ->
         onnx.prefill([items(1)], TORCH.prefill([items(1)]).states)
 
 
+def test_an_export_from_before_there_were_own_paths_opens_without_any(tmp_path: Path) -> None:
+    shape = write_native(MODEL, tmp_path)
+    for name in ("path_codes", "path_vector", "path_bias"):
+        (tmp_path / MATRICES / f"{name}.npy").unlink()
+    old = OnnxNativeDecoder(tmp_path / FLOAT32, tmp_path / MATRICES, CONFIG, shape, CODES)
+    prefilled = old.prefill([items(1)])
+    hidden = old.extend(prefilled.states, as_int([0, 0]), as_int([2, 2]), as_int([-1, -1]))
+    row, token = as_int([0, 1]), as_int([3 + 2, 3 + 1])
+    query = hidden[:, :-1]
+    expected = np.einsum("eh,eh->e", query, MODEL.code_embedding.weight.detach().numpy()[token])
+    expected += MODEL.code_bias.detach().numpy()[token]
+    np.testing.assert_allclose(old.edge_logits(hidden, row, token), expected, atol=1e-5)
+
+
 def test_keys_are_the_rows_read(onnx: OnnxNativeDecoder) -> None:
     assert onnx.prompt_key(items(0, 0, 1, 2, 3, 4, 1, 2)).tolist() == [1, 2, 3, 4, 1, 2]
 
@@ -126,7 +140,7 @@ def test_a_fork_goes_its_own_way_and_memory_is_counted(onnx: OnnxNativeDecoder) 
     fork = state.fork()
     onnx.extend([fork], as_int([0]), as_int([3]), as_int([0]))
     assert (state.slots, fork.slots) == (1, 2)
-    projected, codes = CONFIG.levels * CONFIG.head_size * 4, CONFIG.hidden_size * 4 + 8
+    projected, codes = CONFIG.levels * CONFIG.head_size * 4, CONFIG.hidden_size * 4 + 8 + 8
     history = 2 * 8 + 2 * 2 * 8 * 3 * 4  # two rows; keys and values of 2 layers at 3 positions
     assert state.nbytes == projected + codes + history
 

@@ -194,6 +194,18 @@ def test_the_items_seen_most_get_a_residual_that_training_moves() -> None:
     assert plain.model.residual_codes.shape == (0, 2)
 
 
+def test_paths_seen_often_get_a_vector_that_training_moves() -> None:
+    """Counts 1, 5, 3, 4, 0, 2 over the six items: the last two are no path seen three times."""
+    items = np.repeat(np.arange(6), [1, 5, 3, 4, 0, 2])
+    data = CODES, np.array([0, 15]), items
+    model = train_native(CONFIG, *data, settings=SETTINGS).model
+    assert model.paths.paths.tolist() == [[0, -1], [1, -1], [0, 1], [1, 0], [1, 1]]
+    assert model.path_vector.weight[0].tolist() == [0.0] * CONFIG.hidden_size
+    assert (model.path_vector.weight[1:].abs().amax(1) > 1e-3).all()
+    plain = train_native(replace(CONFIG, own_paths=0), *data, settings=SETTINGS).model
+    assert (len(plain.paths), plain.path_vector.weight.shape) == (0, (1, CONFIG.hidden_size))
+
+
 def test_the_best_validation_is_what_comes_back() -> None:
     falling.calls = 0  # type: ignore[attr-defined]
     kept: list[dict[str, torch.Tensor]] = []
