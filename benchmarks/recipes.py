@@ -282,7 +282,7 @@ def check_chatrec(ground: Ground) -> list[Measured]:
         named, bad = [*case.history, *first.ids], False
         for text in (f"No {value}.", "More!", "Why the first?", "And others?"):
             answer = chat.turn(text)
-            held = {one.value for one in chat.wishes}
+            held = {one.value for one in chat.state.wishes}
             rows = catalog.rows_of(answer.ids).tolist()
             bad |= any(held & set(catalog[row].fields[field] or ()) for row in rows)  # type: ignore[call-overload]
             bad |= bool(set(answer.ids) & set(named)) or (text.startswith("Why") and not answer.evidence)

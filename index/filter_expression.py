@@ -95,6 +95,28 @@ def parse_filter(where: Where) -> Filter:
     return parsed
 
 
+def both(one: Where | None, other: Where | None) -> Where | None:
+    """A filter that holds where both do; a missing one asks for nothing.
+
+    Raises:
+        FilterError: one of two is no filter.
+    """
+    if one is None or other is None:
+        return other if one is None else one
+    return {"all": [structured(parse_filter(part)) for part in (one, other)]}
+
+
+def structured(parsed: Filter) -> dict[str, Any]:
+    """A filter in its structured form: the inverse of :func:`parse_filter`."""
+    match parsed:
+        case Comparison(field, op, value):
+            return {"field": field, "op": op, "value": list(value) if isinstance(value, tuple) else value}
+        case Not(part):
+            return {"not": structured(part)}
+        case All(parts) | Any_(parts):
+            return {"all" if isinstance(parsed, All) else "any": [structured(part) for part in parts]}
+
+
 def canonical(parsed: Filter) -> str:
     """One spelling per meaning as far as order goes: the key under which a filter's bitmap is kept."""
     return json.dumps(_plain(parsed), sort_keys=True, ensure_ascii=False)

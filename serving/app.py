@@ -17,7 +17,7 @@ from serving.error_handlers import HANDLERS
 from serving.live_bundle import LiveBundle
 from serving.openapi import describe
 from serving.request_log import RequestLog
-from serving.routes import admin, health, items, models, recommendations, walk
+from serving.routes import admin, chat, health, items, models, recommendations, walk
 from serving.routes.playground import playground_router
 from serving.settings import Settings
 from serving.shedding import Shedding
@@ -52,7 +52,7 @@ def create_app(settings: Settings, engine: Engine, reload: Reload | None = None)
     app.state.settings = settings
     app.state.engine = engine
     app.state.reload = reload or (lambda verify: engine.reload(verify=verify))
-    for noun in (recommendations, items, models, health, admin):
+    for noun in (recommendations, chat, items, models, health, admin):
         app.include_router(noun.router)
     if settings.playground:
         app.include_router(walk.router)

@@ -23,12 +23,12 @@ from genrec.wishes import Wishes
 from index.errors import FilterError, GenrecError
 from index.types import ItemId
 from serving.batching import Lane
-from serving.errors import DeadlineExceeded, NotReady, QueueFull, ReloadInProgress
+from serving.errors import NotReady, QueueFull, ReloadInProgress
 from serving.live_bundle import LiveBundle
 from serving.logs import logger
 from serving.metrics import Metrics
 from serving.pace import Pace
-from serving.waiting import Answer, Outcomes, Running, Waiting, give_up, hand_over, outcome
+from serving.waiting import Answer, Done, Outcomes, Running, Waiting, Work, hand_over, outcomes_of, raised
 
 Loader = Callable[[bool], LiveBundle]
 """Loads the bundle again; the argument says whether to compare its hashes."""
@@ -119,9 +119,9 @@ class Engine:
             DeadlineExceeded: the deadline passed.
             NotReady: the engine is closing.
         """
-        (answer,) = await self._wait_for(self._enqueue([(history, wishes)], deadline, trace), deadline)
-        if isinstance(answer, BaseException):
-            raise answer
+        entries = self._enqueue([(history, wishes)], deadline, trace)
+        answer: Answer
+        (answer,) = raised(await outcomes_of(entries, deadline, self.metrics))
         return answer
 
     async def recommend_many(
@@ -133,31 +133,19 @@ class Engine:
             QueueFull: not all of them find room; then none is taken.
             NotReady: the engine is closing.
         """
-        return await self._wait_for(
-            self._enqueue(list(zip(histories, wishes, strict=True)), deadline), deadline
-        )
+        entries = self._enqueue(list(zip(histories, wishes, strict=True)), deadline)
+        return await outcomes_of(entries, deadline, self.metrics)
 
-    async def _wait_for(
-        self, entries: Sequence[Waiting], deadline: float | None
-    ) -> list[Answer | BaseException]:
-        timer = None
-        if deadline is not None and entries:
-            timer = entries[0].loop.call_later(max(0.0, deadline - time.monotonic()), give_up, entries)
-        try:
-            outcomes = [await outcome(one.answer) for one in entries]
-        except asyncio.CancelledError:
-            gone = [one for one in entries if not one.answer.done() or one.answer.cancelled()]
-            for one in gone:
-                one.is_unwanted = True
-            self.metrics.shed.labels("client_gone").inc(len(gone))
-            raise
-        finally:
-            if timer is not None:
-                timer.cancel()
-        late = sum(isinstance(one, DeadlineExceeded) for one in outcomes)
-        if late:
-            self.metrics.shed.labels("deadline").inc(late)
-        return outcomes
+    async def do(self, work: Work, deadline: float | None = None) -> Done:
+        """Do what is no search of one history. It waits in the same queue, and all others wait while it runs.
+
+        Raises:
+            GenrecError: what the work raises, and QueueFull, DeadlineExceeded, NotReady as :meth:`recommend`.
+        """
+        entries = self._enqueue([((), Wishes())], deadline, work=work)
+        done: Done
+        (done,) = raised(await outcomes_of(entries, deadline, self.metrics))
+        return done
 
     async def reload(self, *, verify: bool = True) -> LiveBundle:
         """Load the bundle again beside the live one, warm it and swap; on failure the live one stays.
@@ -236,10 +224,11 @@ class Engine:
         requests: Sequence[tuple[Sequence[ItemId], Wishes]],
         deadline: float | None,
         trace: SearchTrace | None = None,
+        work: Work | None = None,
     ) -> list[Waiting]:
         now, loop = time.monotonic(), asyncio.get_running_loop()
         entries = [
-            Waiting(history, wishes, deadline, now, loop, loop.create_future(), trace)
+            Waiting(history, wishes, deadline, now, loop, loop.create_future(), trace, work)
             for history, wishes in requests
         ]
         with self._changed:
@@ -296,6 +285,9 @@ class Engine:
             if one.is_given_up:
                 continue
             running = Running(one, live, time.monotonic())
+            if one.work is not None:
+                self._do(one.work, running)
+                continue
             asked = self._asked(one, live)
             if asked is None:
                 continue
@@ -360,8 +352,6 @@ class Engine:
             if isinstance(mode, QueryMode):
                 return mode, None
             return mode, recommender.requests([recommender.history_rows(one.history)], one.wishes)[0]
-        except RecursionError:
-            self._fail(one, FilterError("expected a filter nested at most 32 deep, got a deeper one"))
         except Exception as error:
             self._fail(one, error)
         return None
@@ -383,15 +373,23 @@ class Engine:
             one.batch = max(one.batch, len(running))
             self._deliver(one, answer)
 
+    def _do(self, work: Work, running: Running) -> None:
+        try:
+            value = work()
+        except Exception as error:
+            self._fail(running.asked, error)
+        else:
+            self._outcomes.append((running.asked, Done(value, *running.took(self.metrics))))
+
     def _deliver(self, running: Running, recommendation: Recommendation) -> None:
-        asked, now = running.asked, time.monotonic()
-        waited, searched = running.started - asked.since, now - running.started
-        self.metrics.phase_seconds.labels("queue").observe(waited)
-        self.metrics.phase_seconds.labels("search").observe(searched)
-        answer = Answer(recommendation, running.live, 1000 * waited, 1000 * searched, running.batch)
-        self._outcomes.append((asked, answer))
+        waited, searched = running.took(self.metrics)
+        self._outcomes.append(
+            (running.asked, Answer(recommendation, running.live, waited, searched, running.batch))
+        )
 
     def _fail(self, one: Waiting, error: Exception) -> None:
+        if isinstance(error, RecursionError):
+            error = FilterError("expected a filter nested at most 32 deep, got a deeper one")
         if not isinstance(error, GenrecError):
             logger.error("search_failed", exc_info=error)
         self._outcomes.append((one, error))

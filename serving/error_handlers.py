@@ -34,12 +34,12 @@ async def on_invalid(request: Request, error: Exception) -> Response:
     problems = error.errors()
     # Where a value may be of several types every one of them complains: the deepest complaint says most.
     first = max(problems, key=lambda one: len(one["loc"]))
-    param = param_of(first["loc"])
     code = {"missing": "missing_field", "extra_forbidden": "unknown_field"}.get(
         first["type"], "invalid_value"
     )
+    param = param_of(first["loc"])
     if code == "unknown_field" and first["loc"][0] == "body":
-        param = ".".join(filter(None, (param, str(first["loc"][-1])[:100])))
+        param = ".".join(filter(None, (param_of(first["loc"][:-1]), str(first["loc"][-1])[:100])))
     text = str(first["msg"]).removeprefix("Value error, ").replace("Input should be", "expected")
     if first["type"].startswith("model_"):  # pydantic speaks of Python's classes there
         text = "expected an object"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from serving.chat_schemas import ChatRequest
 from serving.errors import ApiError
 from serving.request_schemas import BatchRequest, RecommendationRequest
 from serving.settings import Settings
@@ -35,6 +36,15 @@ LIMITS = (
     Limit("Decoding", ("decoding", "queries"), "maximum", "max_beam"),
     Limit("Decoding", ("decoding", "max_expansions"), "maximum", "max_expansions"),
 )
+CHAT_LIMITS = (
+    Limit("ChatRequest", ("messages",), "maxItems", "max_messages"),
+    Limit("ChatRequest", ("history",), "maxItems", "max_history"),
+    Limit("ChatRequest", ("num_results",), "maximum", "max_results"),
+    Limit("ChatRequest", ("timeout_ms",), "maximum", "max_timeout_ms"),
+    Limit("Filter", ("filter", "include"), "maxItems", "max_ids"),
+    Limit("Filter", ("filter", "exclude"), "maxItems", "max_ids"),
+)
+MESSAGE_LIMIT = Limit("ToldMessage", ("items",), "maxItems", "max_results")
 BATCH_LIMIT = Limit("BatchRequest", ("requests",), "maxItems", "max_requests")
 
 
@@ -50,10 +60,20 @@ def check_request(request: RecommendationRequest, settings: Settings, place: str
         ApiError: ``invalid_value``; names the field, the limit and the setting.
     """
     for limit in LIMITS:
-        value: Any = request
-        for name in limit.path:
-            value = getattr(value, name)
-        _check(limit, value, settings, place)
+        _check_at(limit, request, settings, place)
+
+
+def check_chat(request: ChatRequest, settings: Settings) -> None:
+    """Refuse a conversation over a limit.
+
+    Raises:
+        ApiError: ``invalid_value``.
+    """
+    for limit in CHAT_LIMITS:
+        _check_at(limit, request, settings, "")
+    for number, message in enumerate(request.messages):
+        if message.role == "assistant":
+            _check_at(MESSAGE_LIMIT, message, settings, f"messages.{number}.")
 
 
 def check_batch(batch: BatchRequest, settings: Settings) -> None:
@@ -69,8 +89,15 @@ def check_batch(batch: BatchRequest, settings: Settings) -> None:
 
 def describe_limits(schemas: dict[str, Any], settings: Settings) -> None:
     """Write the limits into OpenAPI's ``components.schemas``."""
-    for limit in (*LIMITS, BATCH_LIMIT):
+    for limit in (*LIMITS, *CHAT_LIMITS, MESSAGE_LIMIT, BATCH_LIMIT):
         _describe(schemas[limit.schema]["properties"][limit.path[-1]], limit.keyword, limit.of(settings))
+
+
+def _check_at(limit: Limit, request: Any, settings: Settings, place: str) -> None:
+    value = request
+    for name in limit.path:
+        value = getattr(value, name)
+    _check(limit, value, settings, place)
 
 
 def _check(limit: Limit, value: Any, settings: Settings, place: str) -> None:

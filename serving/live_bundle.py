@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +15,7 @@ from genrec.decoders.prompt_cache import PromptCache, prompt_cache_of
 from genrec.modes import AnyMode, QueryMode, modes_of
 from genrec.query_search import CatalogQuerySearch
 from genrec.query_writers import ModelQueries
+from genrec.recipes.chat_state import ChatWords
 from genrec.recommender import Recommender
 from genrec.tasks import Mode
 from index.errors import IdentifierError
@@ -37,6 +39,11 @@ class LiveBundle:
     def modes(self) -> tuple[str, ...]:
         """What a request may name, the default first."""
         return tuple(self.recommender.modes)
+
+    @cached_property
+    def chat_words(self) -> ChatWords:
+        """What users of this catalog may mean; made with the first conversation."""
+        return ChatWords(self.recommender.index, self.lexicon)
 
     @classmethod
     def load(cls, path: Path, *, verify: bool = False, prompt_cache_bytes: int = 0) -> LiveBundle:

@@ -7,6 +7,7 @@ is silently ignored is the worst answer a recommender can give. Limits an operat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -51,6 +52,14 @@ class HistoryEvent(Strict):
 Expression = Annotated[str, Field(min_length=1, max_length=10_000)]
 Structured = Annotated[dict[str, JsonValue], Field(min_length=1)]
 HistoryEntry = ItemIdText | Annotated[int, Field(ge=0, le=LARGEST)] | HistoryEvent
+
+
+def ids_of(history: Sequence[HistoryEntry]) -> list[str]:
+    """The ids of a history, oldest first."""
+    events = [one for one in history if isinstance(one, HistoryEvent)]
+    if len(events) == len(history) and all(one.ts is not None for one in events):
+        return [one.item_id for one in sorted(events, key=lambda one: one.ts or 0.0)]
+    return [one.item_id if isinstance(one, HistoryEvent) else str(one) for one in history]
 
 
 class Filter(Strict):
@@ -165,11 +174,7 @@ class RecommendationRequest(Strict):
 
     def item_ids(self) -> list[str]:
         """The history's ids, oldest first."""
-        events = [one for one in self.history if isinstance(one, HistoryEvent)]
-        entries = self.history
-        if len(events) == len(entries) and all(one.ts is not None for one in events):
-            return [one.item_id for one in sorted(events, key=lambda one: one.ts or 0.0)]
-        return [one.item_id if isinstance(one, HistoryEvent) else str(one) for one in entries]
+        return ids_of(self.history)
 
     def wishes(self, max_expansions: int) -> Wishes:
         """What the engine is asked for; a search that could run for ever is given the server's budget."""
@@ -211,11 +216,11 @@ class ReloadRequest(Strict):
     verify: Annotated[bool, Field(description="Compare every file's hash first.")] = True
 
 
-def _field_names(*models: type[BaseModel]) -> frozenset[str]:
-    return frozenset(name for model in models for name in model.model_fields)
-
-
-FIELD_NAMES = _field_names(HistoryEvent, Filter, Decoding, RecommendationRequest, BatchRequest, ReloadRequest)
+FIELD_NAMES = frozenset(
+    name
+    for model in (HistoryEvent, Filter, Decoding, RecommendationRequest, BatchRequest, ReloadRequest)
+    for name in model.model_fields
+).union(("messages", "role", "content", "items"))
 """Every field a client may name; what else pydantic puts into an error's path is its own talk."""
 
 

@@ -56,6 +56,8 @@ class Settings(BaseModel):
     """Ids in one ``include`` or ``exclude``."""
     max_requests: Positive = 64
     """Requests in one ``/v1/recommendations:batch``."""
+    max_messages: Positive = 200
+    """Turns of one conversation at ``/v1/chat``."""
     default_timeout_ms: Positive = 10_000
     max_timeout_ms: Positive = 60_000
 

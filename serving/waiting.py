@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from genrec.recommender import Recommendation
 from genrec.search_trace import SearchTrace
@@ -15,6 +15,7 @@ from genrec.wishes import Wishes
 from index.types import ItemId
 from serving.errors import DeadlineExceeded
 from serving.live_bundle import LiveBundle
+from serving.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,19 @@ class Answer:
     batch: int  # requests searched together when it started
 
 
+Work: TypeAlias = Callable[[], Any]
+"""What the engine's thread does in one go, with the models to itself: a turn of a conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of work, and in what time."""
+
+    value: Any
+    queue_ms: float
+    work_ms: float
+
+
 @dataclass(slots=True, eq=False)
 class Waiting:
     """A request that has come."""
@@ -37,8 +51,9 @@ class Waiting:
     deadline: float | None  # time.monotonic()
     since: float
     loop: asyncio.AbstractEventLoop
-    answer: asyncio.Future[Answer]  # belongs to the loop's thread alone
+    answer: asyncio.Future[Answer | Done]  # belongs to the loop's thread alone
     trace: SearchTrace | None = None  # filled while the request is searched, apart from the others
+    work: Work | None = None  # instead of a search
     is_unwanted: bool = False  # set by the loop's thread: nobody waits any more
 
     @property
@@ -56,8 +71,15 @@ class Running:
     started: float  # time.monotonic()
     batch: int = 1
 
+    def took(self, metrics: Metrics) -> tuple[float, float]:
+        """Milliseconds that it waited and was worked on, counted."""
+        waited, worked = self.started - self.asked.since, time.monotonic() - self.started
+        metrics.phase_seconds.labels("queue").observe(waited)
+        metrics.phase_seconds.labels("search").observe(worked)
+        return 1000 * waited, 1000 * worked
 
-Outcomes: TypeAlias = list[tuple[Waiting, Answer | Exception]]
+
+Outcomes: TypeAlias = list[tuple[Waiting, Answer | Done | Exception]]
 
 
 def hand_over(outcomes: Outcomes) -> None:
@@ -82,8 +104,40 @@ def give_up(entries: Sequence[Waiting]) -> None:
             )
 
 
-async def outcome(answer: asyncio.Future[Answer]) -> Answer | BaseException:
-    """An answer, or why there is none."""
+async def outcomes_of(entries: Sequence[Waiting], deadline: float | None, metrics: Metrics) -> list[Any]:
+    """Wait for all of them: of each its answer (or what was done), or the error why there is none.
+
+    Cancelling gives their places up.
+    """
+    timer = None
+    if deadline is not None and entries:
+        timer = entries[0].loop.call_later(max(0.0, deadline - time.monotonic()), give_up, entries)
+    try:
+        outcomes = [await _outcome(one.answer) for one in entries]
+    except asyncio.CancelledError:
+        gone = [one for one in entries if not one.answer.done() or one.answer.cancelled()]
+        for one in gone:
+            one.is_unwanted = True
+        metrics.shed.labels("client_gone").inc(len(gone))
+        raise
+    finally:
+        if timer is not None:
+            timer.cancel()
+    late = sum(isinstance(one, DeadlineExceeded) for one in outcomes)
+    if late:
+        metrics.shed.labels("deadline").inc(late)
+    return outcomes
+
+
+def raised(outcomes: list[Any]) -> list[Any]:
+    """The outcomes where none is an error; else the first error is raised."""
+    for one in outcomes:
+        if isinstance(one, BaseException):
+            raise one
+    return outcomes
+
+
+async def _outcome(answer: asyncio.Future[Answer | Done]) -> Answer | Done | BaseException:
     try:
         return await answer
     except Exception as error:

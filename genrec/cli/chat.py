@@ -39,6 +39,6 @@ def chat(
         if not line.strip():
             return
         answers.print(talk.turn(line).text, markup=False)
-        if talk.wishes and not quiet:
-            held = ", ".join(f"{'no' if one.is_against else 'only'} {one.value}" for one in talk.wishes)
+        if talk.state.wishes and not quiet:
+            held = ", ".join(f"{'no' if one.is_against else 'only'} {one.value}" for one in talk.state.wishes)
             remark(f"held: {held}")

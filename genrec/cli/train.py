@@ -28,11 +28,13 @@ from genrec.cli.train_base import (
     Base,
     BatchSize,
     Epochs,
+    Examples,
     Form,
     Lora,
     LoraRank,
     LossOnOption,
     MaxItems,
+    TextSize,
     ValidationUsers,
     finetune,
     settings_of,
@@ -63,7 +65,9 @@ def train(
         typer.Option(
             help="What the one model learns to answer with, separated by commas: semantic_id (codes), title, query. "
             "The native model always learns codes; text takes about half of each of its steps, so give it twice the "
-            "budget. With --base also title_of_code and code_of_title, and weights: semantic_id,title=2.",
+            "budget. With --base also title_of_code and code_of_title, weights (semantic_id,title=2), and what "
+            "recipes ask: yes_no, brew_like, brew_next, brew_known, brew_kind, profile, recommend, rank, tree and "
+            "recommend_retrieval.",
             metavar="TASKS",
         ),
     ] = None,
@@ -89,6 +93,8 @@ def train(
     max_items: MaxItems = None,
     loss_on: LossOnOption = None,
     validation_users: ValidationUsers = None,
+    examples: Examples = None,
+    text_size: TextSize = None,
     threads: Threads = None,
     user_column: UserColumn = None,
     item_column: ItemColumn = None,
@@ -105,6 +111,9 @@ def train(
     With --tasks semantic_id,title,query the same model also writes titles and search queries.
 
     Any language model: genrec train --base ./Qwen3-0.6B --lora --index INDEX --interactions FILE --out DIR
+
+    TALLRec, from 64 examples: genrec train --base ./Qwen3-0.6B --lora --tasks yes_no --examples 64 --epochs 20
+    --index INDEX --interactions FILE --out DIR
 
     TIGER's T5 from nothing: genrec train --base t5-tiger --index INDEX --interactions FILE --out DIR
     """
@@ -125,6 +134,8 @@ def train(
         "max_items": max_items,
         "loss_on": loss_on,
         "validation_users": validation_users,
+        "examples": examples,
+        "text_size": text_size,
     }
     shape = {"hidden_size": hidden_size, "layers": layers, "dropout": dropout}
     _refuse({**tuned, "lora": lora or None, "lora_rank": lora_rank} if base is None else shape, base)

@@ -27,7 +27,8 @@ Base: TypeAlias = Annotated[
     str | None,
     typer.Option(
         help="Fine-tune this instead of training the native model: a Hugging Face model directory or name (GPT-2, "
-        "Llama, Qwen, T5, BART, …), or a config.json or 't5-tiger' for a model that starts from nothing.",
+        "Llama, Qwen, T5, BART, …), a bundle that was fine-tuned before, or a config.json or 't5-tiger' for a model "
+        "that starts from nothing.",
         metavar="MODEL",
         rich_help_panel=_PANEL,
     ),
@@ -64,6 +65,20 @@ MaxItems: TypeAlias = Annotated[
 LossOnOption: TypeAlias = Annotated[
     Literal["answers", "all"] | None,
     typer.Option(help="Learn answers, or prompts as well; answers.", rich_help_panel=_PANEL),
+]
+TextSize: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        min=300,
+        help="Tokens of the vocabulary made for a model from nothing that writes text; 4096.",
+        rich_help_panel=_PANEL,
+    ),
+]
+Examples: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Learn from so many events alone, drawn by --seed; from all.", rich_help_panel=_PANEL
+    ),
 ]
 ValidationUsers: TypeAlias = Annotated[
     int | None, typer.Option(min=1, help="Users each validation asks; 500.", rich_help_panel=_PANEL)

@@ -11,9 +11,10 @@ their labels in the order of time (many-shot in-context learning), the item in q
 probability of each label.
 
 Different: a task is data (:class:`BrewTask`), so a new one costs no code, and labels may be several tokens
-long. The 150-billion-parameter model and its three rounds of training are not here: any language model that
-reads prose is asked as it is. A small model trained here reads no labels, and the recipe says so instead of
-guessing.
+long. The 150-billion-parameter model is not here: any language model that reads prose is asked as it is, or after
+one round of the mixture (``genrec train --base DIR --lora --tasks brew_like,brew_next,brew_known,brew_kind``),
+whose past items are up to sixteen, none among them. A small model of compact prompts reads no labels, and the
+recipe says so instead of guessing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from genrec.recipes.answers import NamedItem
-from genrec.recipes.catalog_talk import SHOWN_ITEMS, CatalogTalk
+from genrec.recipes.catalog_talk import CatalogTalk
+from genrec.recipes.catalog_text import SHOWN_ITEMS, CatalogText
 from genrec.recipes.check import Check
 from genrec.recipes.planted import films, planted_recommender
 from genrec.recommender import Recommender
@@ -60,8 +62,17 @@ TASKS = {
         "Will the member finish the item, leave it, or never start it?", ("finish", "leave", "ignore")
     ),
     "again": BrewTask("Will the member come back to the item?", ("again", "once")),
+    "next": BrewTask("Is this well-known item the one the member chooses next?", ("next", "other")),
+    "known": BrewTask("Do many members know the item, or few?", ("many", "few")),
+    "kind": BrewTask("Is the item of the kind {kind}?", ("yes", "no")),
 }
-"""Tasks to begin with."""
+"""Tasks to begin with; :func:`kind_task` says which kind the last one is about."""
+
+
+def kind_task(kind: str) -> BrewTask:
+    """Whether an item is of a kind."""
+    task = TASKS["kind"]
+    return BrewTask(task.instruction.replace("{kind}", kind), task.labels)
 
 
 def brew(
@@ -88,22 +99,26 @@ def brew(
     if strange or len(set(task.labels)) < 2:
         raise RequestError(f"expected labels among {task.labels}, at least two, got {sorted(strange)}")
     talk = CatalogTalk(recommender)
-    known = [(row, label) for one, label in past for row in talk.rows([one])][-SHOWN_ITEMS:]
-    shown = "\n".join(f"{talk.title(row)} -> {label}" for row, label in known) or "(nothing yet)"
-    member = f"The member: {' '.join(profile.split()) or 'nothing is known'}"
+    known = [(row, label) for one, label in past for row in talk.rows([one])]
     rows = talk.candidates(items)
-    sessions = [
-        talk.open(
-            f"{task.instruction}\n{member}\nPast items and answers:\n{shown}\n"
-            f"The item in question:\n{talk.title(row)} ->"
-        )
-        for row in rows
-    ]
+    sessions = [talk.open(question(talk, task, known, row, profile)) for row in rows]
     shares = [one.share.tolist() for one in score_all(sessions, task.labels)]
     return [
         Judged(item, tuple(zip(task.labels, own, strict=True)))
         for item, own in zip(talk.items(rows), shares, strict=True)
     ]
+
+
+def question(
+    text: CatalogText, task: BrewTask, past: Sequence[tuple[int, str]], row: int, profile: str = ""
+) -> str:
+    """The one template: the prompt about an item, up to the label."""
+    lines = [f"{text.title(one)} -> {label}" for one, label in past[-SHOWN_ITEMS:]]
+    return (
+        f"{task.instruction}\nThe member: {' '.join(profile.split()) or 'nothing is known'}\n"
+        f"Past items and answers:\n{chr(10).join(lines) or '(nothing yet)'}\n"
+        f"The item in question:\n{text.title(row)} ->"
+    )
 
 
 def check() -> list[Check]:

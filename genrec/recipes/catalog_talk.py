@@ -11,26 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from genrec.grammars import Distinct, Text, Titles
 from genrec.modes import QueryMode, TrieMode
 from genrec.recipes.answers import NamedItem
+from genrec.recipes.catalog_text import CatalogText
 from genrec.recommender import Recommender
 from genrec.session import Session
 from genrec.text_search import Beams, Samples
-from genrec.vocabulary import one_line
 from genrec.wishes import Wishes
 from index.errors import RequestError
 from index.types import ItemId
 
 LONG = 4096
 """Most tokens of a list or a text; the model's positions and what a grammar needs bound it before."""
-SHOWN_ITEMS = 20
-"""Items of a history that a prompt in prose shows, the newest."""
 
 
-class CatalogTalk:
+class CatalogTalk(CatalogText):
     """A recommender, and its model as somebody to talk to.
 
     Args:
@@ -38,9 +34,8 @@ class CatalogTalk:
     """
 
     def __init__(self, recommender: Recommender) -> None:
+        super().__init__(recommender.index)
         self.recommender = recommender
-        self.index = recommender.index
-        self.catalog = recommender.index.catalog
         mode = recommender.modes.get("title")
         self._titles = mode if isinstance(mode, TrieMode) else None
         self._removed = frozenset(self.index.removed.tolist())
@@ -65,7 +60,7 @@ class CatalogTalk:
             RequestError: none is left.
         """
         gone = self._removed.union(leave_out)
-        rows = [row for row in dict.fromkeys(self.rows(ids)) if row not in gone and self._may_name(row)]
+        rows = [row for row in dict.fromkeys(self.rows(ids)) if row not in gone and self.may_name(row)]
         if not rows:
             raise RequestError(
                 f"expected candidates that are in the catalog and not seen yet, got {list(ids)[:5]}"
@@ -82,7 +77,7 @@ class CatalogTalk:
         (answer,) = self.recommender.recommend_batch([ids], wishes or Wishes(k=k))
         rows = self.catalog.rows_of([item.item_id for item in answer.items]).tolist()
         scored = [(row, item.score) for row, item in zip(rows, answer.items, strict=True)]
-        return [(row, score) for row, score in scored if self._may_name(row)]
+        return [(row, score) for row, score in scored if self.may_name(row)]
 
     def ranked(self, history: Sequence[int], rows: Sequence[int]) -> list[tuple[int, float]]:
         """Rows by how probable the recommender's default mode takes each to come next; log-probabilities."""
@@ -124,19 +119,6 @@ class CatalogTalk:
         """Let a conversation say something on one line; it joins the conversation."""
         return str(session.pick(Text(without="\n"), method, max_tokens=max_tokens).value)
 
-    def listed(self, rows: Sequence[int]) -> str:
-        """Titles as a numbered list."""
-        lines = (one_line(self.catalog.titles[row]) for row in rows)
-        return "\n".join(f"{number}. {line}" for number, line in enumerate(filter(None, lines), start=1))
-
-    def shown(self, history: Sequence[int]) -> str:
-        """The newest items of a history as a numbered list."""
-        return self.listed(list(history)[-SHOWN_ITEMS:]) or "(nothing yet)"
-
-    def title(self, row: int) -> str:
-        """The title of a row, on one line."""
-        return one_line(self.catalog.titles[row])
-
     def items(self, rows: Sequence[int], scores: Sequence[float] | None = None) -> tuple[NamedItem, ...]:
         """Rows as an answer names them."""
         ids, titles = self.catalog.item_ids, self.catalog.titles
@@ -145,15 +127,9 @@ class CatalogTalk:
             for place, row in enumerate(rows)
         )
 
-    def nameable(self) -> list[int]:
-        """Every row that may be answered with."""
-        kept = np.ones(len(self.catalog), bool)
-        kept[self.index.removed] = False
-        return [row for row in np.flatnonzero(kept).tolist() if self._may_name(row)]
-
-    def _may_name(self, row: int) -> bool:
-        """In prose an item without a title has no name."""
-        return bool(self.catalog.titles[row].strip()) if self.is_prose else True
+    def may_name(self, row: int) -> bool:
+        """In prose an item without a title has no name; by its code any can be named."""
+        return super().may_name(row) if self.is_prose else True
 
     def _spoken(self) -> TrieMode:
         if self._titles is None or not self.is_prose:

@@ -10,11 +10,12 @@ newest was right); an item at place r of m is worth m − r; *bootstrapping*: se
 in other orders, summed.
 
 Different: the ranking is a list of the candidates, none twice and none else, so there is nothing to parse.
-``by="score"`` ranks by the log-probability of every title instead. The released code shuffles all passes by one
-permutation, so a bias for places is hardly averaged out; here the passes are cyclic shifts of one random order,
-evenly apart. With as many passes as candidates every candidate stands at every place once, and an additive bias
-for places cancels exactly from mean scores. A small model trained here reads no candidates, so it knows no
-places: it ranks by its own probability, and passes change nothing.
+``by="score"`` ranks by the log-probability of every title instead. ``genrec train --tasks rank`` teaches the
+prompt. The released code shuffles all passes by one permutation, so a bias for places is hardly averaged out;
+here the passes are cyclic shifts of one random order, evenly apart. With as many passes as candidates every
+candidate stands at every place once, and an additive bias for places cancels exactly from mean scores. A small
+model trained here reads no candidates, so it knows no places: it ranks by its own probability, and passes
+change nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 
 from genrec.recipes.answers import RecipeAnswer
 from genrec.recipes.catalog_talk import CatalogTalk
+from genrec.recipes.catalog_text import CatalogText
 from genrec.recipes.check import Check
 from genrec.recipes.planted import films, planted_recommender, prose_text
 from genrec.recommender import Recommender
@@ -82,16 +84,16 @@ def llm_rank(
     return RecipeAnswer(talk.items(best, [worth[row] for row in best]))
 
 
-def question(talk: CatalogTalk, history: Sequence[int], order: Sequence[int], prompt: RankPrompt) -> str:
+def question(text: CatalogText, history: Sequence[int], order: Sequence[int], prompt: RankPrompt) -> str:
     """The prompt of one pass, up to the first number of the ranking."""
-    newest = talk.title(history[-1]) if history else ""
+    newest = text.title(history[-1]) if history else ""
     shown = history[:-1] if prompt == "in_context" else history
-    parts = [f"A user chose these items, in this order:\n{talk.shown(shown)}"]
+    parts = [f"A user chose these items, in this order:\n{text.shown(shown)}"]
     if prompt == "recency" and history:
         parts.append(f"Note that the most recent item is {newest}.")
     if prompt == "in_context" and history:
         parts.append(f"The right item to recommend was then {newest}. The user has chosen it now.")
-    parts.append(f"There are {len(order)} candidates to choose next:\n{talk.listed(order)}")
+    parts.append(f"There are {len(order)} candidates to choose next:\n{text.listed(order)}")
     parts.append("All candidates, ranked by how likely the user chooses them next, the likeliest first.\n1.")
     return "\n".join(parts)
 

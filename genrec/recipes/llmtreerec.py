@@ -11,7 +11,8 @@ subcategories, four items of each leaf; leaves of at most 50 items.
 
 Different: every step is a choice among what exists, so that no name has to be guessed back. A leaf with more
 items is split by the items' codes, so that each part holds like items, and named by three of them. The final
-rerank for diversity is left out (``max_per`` of a recommender does it). A small model trained here has no words
+rerank for diversity is left out (``max_per`` of a recommender does it). ``genrec train --tasks tree`` teaches the
+steps, which the paper asks for zero-shot. A small model trained here has no words
 for categories: it goes by the probability of the best items below a node, found by one search of its own; that
 shows the path, but saves nothing over recommending directly.
 """
@@ -26,12 +27,15 @@ import numpy as np
 from genrec.grammars import Choice, Distinct
 from genrec.recipes.answers import RecipeAnswer, Said
 from genrec.recipes.catalog_talk import LONG, CatalogTalk
+from genrec.recipes.catalog_text import CatalogText
 from genrec.recommender import Recommender
 from index.errors import RequestError
 from index.types import ItemId
 
 LEAF = 50
 """Most items of a leaf."""
+BRANCHES = 5
+"""Nodes kept of each level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +54,19 @@ class CategoryTree:
         frame = recommender.index.catalog.frame
         if not 1 <= len(fields) <= 2 or not set(fields) <= set(frame.columns):
             raise RequestError(f"expected one or two fields of {frame.columns[2:]}, got {list(fields)}")
-        firsts, lasts = frame[fields[0]].to_list(), frame[fields[-1]].to_list()
-        talk = CatalogTalk(recommender)
+        values = [frame[name].to_list() for name in fields]
+        return cls.over(CatalogTalk(recommender), values[0], values[-1], leaf)
+
+    @classmethod
+    def over(
+        cls, text: CatalogText, firsts: Sequence[object], lasts: Sequence[object], leaf: int = LEAF
+    ) -> CategoryTree:
+        """From the category and the subcategory of every row; of a list the first value, and the last."""
         tree: dict[str, dict[str, list[int]]] = {}
-        for row in talk.nameable():
+        for row in text.nameable():
             category, name = _value(firsts[row], 0), _value(lasts[row], -1)
             tree.setdefault(category, {}).setdefault(name, []).append(row)
-        return cls({one: _split(talk, below, leaf) for one, below in tree.items()})
+        return cls({one: _split(text, below, leaf) for one, below in tree.items()})
 
 
 def llm_tree_rec(
@@ -64,7 +74,7 @@ def llm_tree_rec(
     history: Sequence[ItemId | int],
     *,
     tree: CategoryTree,
-    branches: int = 5,
+    branches: int = BRANCHES,
     leaf_items: int = 4,
 ) -> RecipeAnswer:
     """The best items of the best leaves.
@@ -90,14 +100,11 @@ def llm_tree_rec(
     open_leaves = {category: below for category, below in open_leaves.items() if below}
     if not talk.is_prose:
         return _by_probability(talk, seen, open_leaves, branches, leaf_items)
-    talked = talk.open(
-        f"A user chose these items, in this order:\n{talk.shown(seen)}\nThe user's interests in a few words:"
-    )
+    talked = talk.open(interests_question(talk, seen))
     interests = talk.write(talked, 48)
 
     def pick(what: str, names: Sequence[str]) -> list[str]:
-        options = "; ".join(names)
-        talked.say(f"\n{what} to choose from: {options}\nThe best of them for the user, best first:\n1.")
+        talked.say(options(what, names))
         grammar = Distinct(Choice(names), min(branches, len(names)), "\n{number}.")
         return list(talked.pick(grammar, max_tokens=LONG).value)
 
@@ -106,10 +113,27 @@ def llm_tree_rec(
     subcategories = pick("Subcategories", list(below))
     rows: list[int] = []
     for name in subcategories:
-        told = talked.fork().say(f"\nItems of {name}:\n{talk.listed(below[name])}\nThe best of them:\n1.")
+        told = talked.fork().say(leaf_question(talk, name, below[name]))
         rows += talk.pick_items(told, below[name], leaf_items)
     steps = (("interests", (interests,)), ("categories", categories), ("subcategories", subcategories))
     return RecipeAnswer(talk.items(rows), tuple(Said(step, tuple(values)) for step, values in steps))
+
+
+def interests_question(text: CatalogText, seen: Sequence[int]) -> str:
+    """What the conversation begins with."""
+    return (
+        f"A user chose these items, in this order:\n{text.shown(seen)}\nThe user's interests in a few words:"
+    )
+
+
+def options(what: str, names: Sequence[str]) -> str:
+    """What is said next, about one level of the tree."""
+    return f"\n{what} to choose from: {'; '.join(names)}\nThe best of them for the user, best first:\n1."
+
+
+def leaf_question(text: CatalogText, name: str, rows: Sequence[int]) -> str:
+    """What is said about the items of a leaf."""
+    return f"\nItems of {name}:\n{text.listed(rows)}\nThe best of them:\n1."
 
 
 def _by_probability(
@@ -141,18 +165,18 @@ def _by_probability(
 
 
 def _value(value: object, place: int) -> str:
-    one = (value[place] if value else None) if isinstance(value, list) else value
+    one = (value[place] if value else None) if isinstance(value, (list, tuple)) else value
     return str(one).strip() or "other" if one is not None else "other"
 
 
-def _split(talk: CatalogTalk, below: dict[str, list[int]], leaf: int) -> dict[str, tuple[int, ...]]:
+def _split(text: CatalogText, below: dict[str, list[int]], leaf: int) -> dict[str, tuple[int, ...]]:
     """Leaves of at most so many items, in the order of their codes."""
     result: dict[str, tuple[int, ...]] = {}
     for name, rows in below.items():
-        ordered = sorted(rows, key=lambda row: int(talk.index.trie.rank_of_item[row]))
+        ordered = sorted(rows, key=lambda row: int(text.index.trie.rank_of_item[row]))
         for start in range(0, len(ordered), leaf):
             part = ordered[start : start + leaf]
-            label = name if len(ordered) <= leaf else f"{name} such as {', '.join(map(talk.title, part[:3]))}"
+            label = name if len(ordered) <= leaf else f"{name} such as {', '.join(map(text.title, part[:3]))}"
             while label in result:
                 label += " "
             result[label] = tuple(part)

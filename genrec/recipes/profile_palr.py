@@ -9,9 +9,10 @@ Faithful: (1) the model writes keywords from the history; (2) a retriever return
 answers "history + profile + candidates → items", with items of the candidates alone.
 
 Different: the retriever is BM25 over the catalog by the profile, beside the recommender's own candidates; any
-other is given as ``candidates``. The tuning on *Recommend* and *Recommend_Retrieval* instructions is not here:
-a language model is used as it is, or fine-tuned by ``genrec train --base`` on the tasks of this package. The
-keywords of a small model trained here are the queries it writes.
+other is given as ``candidates``. A language model is used as it is, or tuned on both instructions by ``genrec train
+--base DIR --lora --tasks title,profile,recommend,recommend_retrieval``; the right keywords are then the most
+frequent kinds (genres) of a history, the right items its next three, and the other candidates drawn. The
+keywords of a small model of compact prompts are the queries it writes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from genrec.grounding import Query, ground
 from genrec.modes import QueryMode
 from genrec.recipes.answers import RecipeAnswer, Said
 from genrec.recipes.catalog_talk import CatalogTalk
+from genrec.recipes.catalog_text import CatalogText
 from genrec.recipes.check import Check
 from genrec.recipes.planted import films, planted_recommender
 from genrec.recommender import Recommender
@@ -53,8 +55,7 @@ def palr(
     """
     talk = CatalogTalk(recommender)
     seen = talk.rows(history)
-    opening = f"A user chose these items, in this order:\n{talk.shown(seen)}\n"
-    profile = _profile(talk, seen, opening)
+    profile = _profile(talk, seen)
     if candidates is None:
         (found,) = ground(
             [[Query(text, -float(place)) for place, text in enumerate(profile)]],
@@ -69,16 +70,37 @@ def palr(
     if not talk.is_prose:
         ranked = talk.ranked(seen, rows)[:k]
         return RecipeAnswer(talk.items([row for row, _ in ranked], [score for _, score in ranked]), said)
-    session = talk.open(
-        f"{opening}Keywords of the user: {', '.join(profile)}\nCandidates:\n{talk.listed(rows)}\n"
-        f"The {min(k, len(rows))} candidates the user will choose next, the likeliest first:\n1."
-    )
+    session = talk.open(question(talk, seen, profile, rows, min(k, len(rows))))
     return RecipeAnswer(talk.items(talk.pick_items(session, rows, k)), said)
 
 
-def _profile(talk: CatalogTalk, seen: Sequence[int], opening: str) -> list[str]:
+def question(
+    text: CatalogText, seen: Sequence[int], profile: Sequence[str], candidates: Sequence[int], k: int
+) -> str:
+    """The prompt of *Recommend_Retrieval*, up to the first number of the answer."""
+    return (
+        f"{_opening(text, seen)}Keywords of the user: {', '.join(profile)}\nCandidates:\n{text.listed(candidates)}\n"
+        f"The {k} candidates the user will choose next, the likeliest first:\n1."
+    )
+
+
+def recommend_question(text: CatalogText, seen: Sequence[int]) -> str:
+    """The prompt of *Recommend*: the history alone."""
+    return f"{_opening(text, seen)}The items the user will choose next, the likeliest first:\n1."
+
+
+def profile_question(text: CatalogText, seen: Sequence[int]) -> str:
+    """The prompt for keywords."""
+    return f"{_opening(text, seen)}Keywords of what the user likes:"
+
+
+def _opening(text: CatalogText, seen: Sequence[int]) -> str:
+    return f"A user chose these items, in this order:\n{text.shown(seen)}\n"
+
+
+def _profile(talk: CatalogTalk, seen: Sequence[int]) -> list[str]:
     if talk.is_prose:
-        written = talk.write(talk.open(f"{opening}Keywords of what the user likes:"), 48)
+        written = talk.write(talk.open(profile_question(talk, seen)), 48)
         return [word.strip() for word in written.split(",") if word.strip()]
     if not isinstance(talk.recommender.modes.get("query"), QueryMode):
         return []

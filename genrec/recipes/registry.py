@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 from genrec.recipes import (
     brew360,
+    chat_check,
     chatrec,
     conversational,
     genrec_titles,
@@ -82,7 +83,7 @@ def _tree(recommender: Recommender, asked: Asked) -> RecipeAnswer:
 def _chat(recommender: Recommender, asked: Asked) -> RecipeAnswer:
     chat = chatrec.Chat(recommender, asked.history, k=asked.k)
     turns = [chat.turn(text) for text in asked.said or ("Recommend something.",)]
-    spoken = tuple(f"{who}: {text}" for who, text in chat.dialog)
+    spoken = tuple(f"{who}: {text}" for who, text in chat.state.dialog)
     items = tuple(item for turn in turns for item in turn.items)
     evidence = tuple(item for turn in turns for item in turn.evidence)
     return RecipeAnswer(items, (Said("dialog", spoken),), turns[-1].text, evidence)
@@ -210,7 +211,7 @@ RECIPES: dict[str, Recipe] = {
             "items, reasons",
             "",
             _chat,
-            chatrec.check,
+            chat_check.check,
             chatrec.__doc__ or "",
         ),
         Recipe(

@@ -5,13 +5,19 @@
     answer = tall_rec(recommender, liked=["film-0003"], disliked=["film-0010"], targets=["film-0006", "film-0008"])
     [(item.title, item.score) for item in answer.items]     # score: the share of "Yes"
 
-Faithful: liked titles, disliked titles, the target, "Yes" or "No"; the score is the softmax over the two
-answers. An answer of several tokens counts as a whole. :func:`tall_rec_examples` writes the same prompts with
-their answers for tuning a language model.
+Tuned from K examples, and asked::
 
-Different: the two rounds of LoRA are not run here. ``genrec train --base`` tunes a language model on this
-package's own tasks, and any trainer takes the pairs of :func:`tall_rec_examples`. A small model trained here
-has no yes or no: the score is how much more probable the liked items make the target than nothing does, as a
+    genrec train --base ./Qwen3-0.6B --lora --lora-rank 8 --tasks yes_no --examples 64 --epochs 20 …
+    genrec recipe run tallrec runs/tallrec --history 1,32,50
+
+Faithful: liked titles, disliked titles, the target, "Yes" or "No"; the score is the softmax over the two
+answers, one of several tokens counting as a whole. LoRA on K examples, the same in every epoch; the base may be
+a bundle that was instructed before (the paper's first round).
+
+Different: histories hold no ratings, so examples of the command line say "No" of drawn items; labels of your
+own become the same prompts by :func:`tall_rec_examples`, for any trainer. Adapters lie on all linear layers,
+not on two, and the last epoch is kept: with so few examples none is left to stop by. A small model of compact
+prompts has no yes or no: the score is how much more probable the liked items make the target than nothing does, as a
 share (logistic of the gain).
 """
 
@@ -23,13 +29,14 @@ import numpy as np
 
 from genrec.recipes.answers import RecipeAnswer
 from genrec.recipes.catalog_talk import CatalogTalk
+from genrec.recipes.catalog_text import CatalogText
 from genrec.recipes.check import Check
 from genrec.recipes.planted import films, planted_recommender
 from genrec.recommender import Recommender
 from genrec.session import score_all
 from index.types import ItemId
 
-_ANSWERS = ("Yes", "No")
+ANSWERS = ("Yes", "No")
 
 
 def tall_rec(
@@ -54,7 +61,7 @@ def tall_rec(
     likes, dislikes, rows = talk.rows(liked), talk.rows(disliked), talk.candidates(targets)
     if talk.is_prose:
         sessions = [talk.open(question(talk, likes, dislikes, row)) for row in rows]
-        share = [float(one.share[0]) for one in score_all(sessions, _ANSWERS)]
+        share = [float(one.share[0]) for one in score_all(sessions, ANSWERS)]
     else:
         alone, behind = dict(talk.ranked([], rows)), dict(talk.ranked(likes, rows))
         rows = [row for row in rows if row in behind]
@@ -63,11 +70,11 @@ def tall_rec(
     return RecipeAnswer(talk.items([rows[place] for place in order], [share[place] for place in order]))
 
 
-def question(talk: CatalogTalk, liked: Sequence[int], disliked: Sequence[int], target: int) -> str:
+def question(text: CatalogText, liked: Sequence[int], disliked: Sequence[int], target: int) -> str:
     """The prompt about one target."""
     return (
-        f"Items a user liked:\n{talk.shown(liked)}\nItems the user disliked:\n{talk.shown(disliked)}\n"
-        f"Will the user like {talk.title(target)}? Answer Yes or No.\nAnswer:"
+        f"Items a user liked:\n{text.shown(liked)}\nItems the user disliked:\n{text.shown(disliked)}\n"
+        f"Will the user like {text.title(target)}? Answer Yes or No.\nAnswer:"
     )
 
 
@@ -77,7 +84,7 @@ def tall_rec_examples(
     """Prompts and their answers, for tuning: one for each (liked, disliked, target, whether it was liked)."""
     talk = CatalogTalk(recommender)
     return [
-        (question(talk, talk.rows(liked), talk.rows(disliked), row), _ANSWERS[not is_liked])
+        (question(talk, talk.rows(liked), talk.rows(disliked), row), ANSWERS[not is_liked])
         for liked, disliked, target, is_liked in cases
         for row in talk.rows([target])
     ]

@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from genrec.bundle import load_bundle
+from genrec.decoders.exported import CAUSAL_LM, ENCODER_DECODER
 from genrec.decoders.hugging_face import quiet_transformers
 from genrec.vocabulary import TextVocabulary
+from index.artifact import MANIFEST
 from index.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -79,8 +82,9 @@ def load_base(
     """Load or make the model and add its code tokens.
 
     Args:
-        base: a model directory or a name known to Hugging Face; a ``config.json``, a directory that holds one and no
-            weights, or one of :data:`PRESETS`, for a model that starts from nothing.
+        base: a model directory, a bundle that was fine-tuned here, or a name known to Hugging Face; a
+            ``config.json``, a directory that holds one and no weights, or one of :data:`PRESETS`, for a model that
+            starts from nothing.
         codes: tokens to add.
         seed: of new weights.
         texts: what a model that starts from nothing speaks; codes alone where not given.
@@ -95,13 +99,20 @@ def load_base(
         config = _config_alone(base)
         if config is not None:
             return _from_config(config, codes, texts)
+        if _is_bundle(base):
+            return _of_bundle(base, codes)
         return _pretrained(base, codes, needs_text)
 
 
 def has_weights(base: str) -> bool:
     """Whether a base is pretrained: a model of its own words, not one that starts from nothing."""
     path = Path(base)
-    return base not in PRESETS and not path.is_file() and not (path.is_dir() and not _has_file(path))
+    is_bare = path.is_dir() and not _has_file(path) and not _is_bundle(base)
+    return base not in PRESETS and not path.is_file() and not is_bare
+
+
+def _is_bundle(base: str) -> bool:
+    return (Path(base) / MANIFEST).is_file()
 
 
 def _has_file(directory: Path) -> bool:
@@ -155,22 +166,14 @@ def _from_config(config: PreTrainedConfig, codes: int, texts: TextVocabulary | N
 
 
 def _pretrained(base: str, codes: int, needs_text: bool) -> BaseModel:
-    from transformers import AutoConfig
-
     path = Path(base)
     if path.is_dir() and not any((path / name).is_file() for name in _WEIGHTS):
         raise TrainingError(
             f"expected weights in safetensors in {base}, got pickled ones; save the model again with "
             "save_pretrained of a current transformers"
         )
-    try:
-        config = AutoConfig.from_pretrained(base)
-        model = _model_class(config).from_pretrained(base, dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise TrainingError(
-            f"expected a model directory, a name known to Hugging Face, a config file or one of "
-            f"{', '.join(PRESETS)}, got {base!r}: {str(error).splitlines()[0]}"
-        ) from error
+    model = _loaded(base)
+    config = model.config
     vocabulary = _own_vocabulary(base, bool(config.is_encoder_decoder)) if needs_text else None
     first = int(model.get_input_embeddings().weight.shape[0])
     if vocabulary is not None and vocabulary.size > first:
@@ -181,6 +184,36 @@ def _pretrained(base: str, codes: int, needs_text: bool) -> BaseModel:
     _add_tokens(model, codes)
     start = _start_token(model.config, vocabulary)
     return BaseModel(model, vocabulary, first, start, is_pretrained=True)
+
+
+def _loaded(base: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(base)
+        return _model_class(config).from_pretrained(base, dtype=torch.float32, use_safetensors=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise TrainingError(
+            f"expected a model directory, a bundle, a name known to Hugging Face, a config file or one of "
+            f"{', '.join(PRESETS)}, got {base!r}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _of_bundle(base: str, codes: int) -> BaseModel:
+    """The model of a bundle, to be taught more: its own words go on meaning what they mean.
+
+    Raises:
+        TrainingError: it has no words, or codes are wanted: those of another index would stand beside its own.
+    """
+    bundle = load_bundle(Path(base))
+    if bundle.text is None or bundle.family not in (CAUSAL_LM, ENCODER_DECODER) or codes:
+        raise TrainingError(
+            f"expected a bundle of a language model, and tasks of text for it, got one of family "
+            f"{bundle.family} and {codes} codes; begin with the model that the bundle was made from"
+        )
+    model, vocabulary = _loaded(str(bundle.artifact.files / "model")), bundle.text.vocabulary
+    first = int(model.get_input_embeddings().weight.shape[0])
+    return BaseModel(model, vocabulary, first, _start_token(model.config, vocabulary), is_pretrained=True)
 
 
 def _model_class(config: PreTrainedConfig) -> Any:

@@ -17,39 +17,28 @@ from typing import Any, get_args
 import numpy as np
 
 from genrec.bundle import save_bundle
-from genrec.bundle_text import BundleText
-from genrec.decoders.encoder_decoder import EncoderDecoder
 from genrec.decoders.exported import CAUSAL_LM, ENCODER_DECODER
 from genrec.decoders.hugging_face import quiet_transformers
-from genrec.decoders.prompt_reader import HistoryForm, PromptReader
-from genrec.decoders.torch_decoder import TorchDecoder
 from genrec.evaluation.protocol import figures, rank_cases
 from genrec.model_card import training_facts
-from genrec.modes import AnyMode, codes_mode, query_mode, title_mode
-from genrec.query_search import CatalogQuerySearch
-from genrec.query_writers import ModelQueries
-from genrec.recommender import Recommender
 from genrec.search import Normalize
-from genrec.speech import FormKind, Speech, SpeechForm
-from genrec.tasks import TASKS, QueryDefaults, TaskDefaults, tasks_in_order
-from genrec.training.adapters import decodable, is_adapted, merged, with_adapters
-from genrec.training.base_model import BaseModel, has_weights, load_base
+from genrec.tasks import TASKS, QueryDefaults, TaskDefaults
+from genrec.training.adapters import is_adapted, merged, with_adapters
+from genrec.training.base_model import has_weights
 from genrec.training.checkpoint import origin_of
 from genrec.training.examples import check_histories
 from genrec.training.finetune_settings import FinetuneSettings
 from genrec.training.pretrain import Progress
+from genrec.training.speaking_model import SpeakingModel, speaking_model
 from genrec.training.task_examples import ExampleMaker, TaskBatches
 from genrec.training.train_bundle import SELECTION_BEAM, SELECTION_METRIC, validation_sample
 from genrec.training.trainer_run import RunSettings, own_randomness, run_trainer
-from genrec.vocabulary import TextVocabulary
 from index.build import training_part
 from index.errors import TrainingError, require
 from index.histories import Cases, Histories
 from index.item_index import ItemIndex
 from index.leakage import event_hashes
 
-CODES_OPENING = "Items a user chose, oldest first, by their codes:"
-"""What stands in front of a history of codes in prose."""
 PRETRAINED_BEAM, SCRATCH_BEAM = 20, 50
 """Prefixes a bundle keeps per step by default: a large model pays for each."""
 _CASES_AT_ONCE = {"prose": 16, "compact": 128}  # searched together: prompts in prose are long
@@ -68,55 +57,6 @@ class FinetunedBundle:
     validation: dict[
         str, dict[str, dict[str, float]]
     ]  # task → normalisation → figures; empty without a hold-out
-
-
-@dataclass(frozen=True, eq=False)
-class _Model:
-    """A model with its way of reading and writing one catalog."""
-
-    base: BaseModel
-    index: ItemIndex
-    form: SpeechForm
-    history: HistoryForm | None  # None: it reads titles alone
-    text: BundleText | None
-    modes: tuple[str, ...]
-
-    @property
-    def measured(self) -> list[str]:
-        """The modes that validation asks. Writing queries costs several times what walking a trie does, and nothing
-        is to be chosen for them, so they are asked only where they are all there is."""
-        return [name for name in self.modes if name != "query"] or list(self.modes)
-
-    @property
-    def speech(self) -> Speech:
-        return Speech(self.index, self.form, self.base.vocabulary)
-
-    @property
-    def token_offset(self) -> int:
-        return self.base.token_offset if self.history is not None else 0
-
-    def reader(self) -> PromptReader:
-        if self.history is None:
-            return PromptReader()
-        return PromptReader(self.history, self.index.level_tokens + self.token_offset)
-
-    def recommender(self, model: Any, defaults: Mapping[str, TaskDefaults]) -> Recommender:
-        """A recommender over the weights as they are now."""
-        kind = EncoderDecoder if self.base.is_encoder_decoder else TorchDecoder
-        codes = kind(decodable(model), self.token_offset, reader=self.reader())
-        modes: dict[str, AnyMode] = {}
-        for name in self.modes:
-            if TASKS[name].held_by == "codes":
-                modes[name] = codes_mode(self.index, codes, defaults[name])
-            elif TASKS[name].held_by == "titles":
-                assert self.text is not None
-                modes[name] = title_mode(self.speech, self.text.titles, codes.with_offset(0), defaults[name])
-            else:
-                asked = defaults[name]
-                assert isinstance(asked, QueryDefaults)
-                writer = ModelQueries(codes.with_offset(0), self.speech)
-                modes[name] = query_mode(self.speech, CatalogQuerySearch(writer, self.index.bm25), asked)
-        return Recommender(self.index, modes=modes)
 
 
 def finetune_bundle(
@@ -158,13 +98,14 @@ def finetune_bundle(
         )
     say("loading the base model")
     mixture = settings.mixture(has_weights(settings.base))
-    spoken = _prepared(index, settings, mixture)
+    is_ranked = any(name in TASKS and TASKS[name].is_mode for name in mixture)
+    spoken = speaking_model(index, settings, mixture)
     model: Any = spoken.base.model
     parameters = sum(p.numel() for p in model.parameters())
     if settings.lora is not None:
         with own_randomness(settings.seed):
             model = with_adapters(model, settings.lora, list(spoken.base.codes))
-    cases = None if holdout == "none" else _cases(histories, index, settings)
+    cases = None if holdout == "none" or not is_ranked else _cases(histories, index, settings)
     defaults = _first_defaults(spoken)
 
     def validate(current: Any) -> dict[str, float]:
@@ -236,73 +177,8 @@ def checkpoint_directory(out: Path) -> Path:
     return out.with_name(f"{out.name}.checkpoints")
 
 
-def _prepared(index: ItemIndex, settings: FinetuneSettings, mixture: Mapping[str, float]) -> _Model:
-    """The base model, and how it will read and write."""
-    is_pretrained = has_weights(settings.base)
-    kind: FormKind = settings.form or ("prose" if is_pretrained else "compact")
-    specs = [TASKS[name] for name in mixture]
-    writes = any(spec.is_text or spec.shown == "title" for spec in specs)
-    # In prose a history that text follows is titles; everything else stands as codes.
-    has_codes = kind == "compact" or any(spec.written == "code" or spec.shown == "code" for spec in specs)
-    codes = sum(index.level_sizes) if has_codes else 0
-    own = None
-    if not is_pretrained and (writes or kind == "prose"):
-        own = TextVocabulary.train([title for title in index.catalog.titles if title], settings.text_size)
-    base = load_base(settings.base, codes, settings.seed, texts=own, needs_text=writes or kind == "prose")
-    if writes and kind == "compact" and base.vocabulary is not None:
-        for spec in specs:
-            if spec.mark is not None:
-                base.vocabulary.mark(spec.mark)  # says now what would fail in the first batch
-    text = None
-    form = SpeechForm(kind, settings.max_items, settings.max_tokens)
-    if writes:
-        assert base.vocabulary is not None
-        text = BundleText.of(index, base.vocabulary, form)
-    form, history = _forms(index, base, text, settings, kind, has_codes)
-    if text is not None:
-        text = BundleText(text.vocabulary, form, text.titles)
-    modes = tuple(name for name in tasks_in_order(list(mixture)) if TASKS[name].is_mode)
-    return _Model(base, index, form, history, text, modes)
-
-
-def _forms(
-    index: ItemIndex,
-    base: BaseModel,
-    text: BundleText | None,
-    settings: FinetuneSettings,
-    kind: FormKind,
-    has_codes: bool,
-) -> tuple[SpeechForm, HistoryForm | None]:
-    """Prompts that the model's positions have room for, an answer behind them where there is no encoder.
-
-    Raises:
-        TrainingError: not even one item fits.
-    """
-    levels = len(index.level_sizes)
-    start: tuple[int, ...] = (base.start,)
-    end: tuple[int, ...] = ()
-    if kind == "prose" and base.vocabulary is not None:
-        facts = base.vocabulary.facts
-        ids = base.vocabulary.prompt(CODES_OPENING).tolist()
-        start, end = tuple(ids[: len(ids) - len(facts.behind)]), facts.behind
-    room = settings.max_tokens + levels * settings.max_items + len(start) + 1  # all that is asked for
-    if base.max_positions is not None:
-        answers = 0 if base.is_encoder_decoder else levels
-        if text is not None and not base.is_encoder_decoder:
-            answers = max(answers, int(text.titles.path_length(np.arange(len(text.titles))).max()))
-        room = base.max_positions - answers
-    items = min(settings.max_items, (room - len(start) - len(end) - 1) // levels)
-    if items < 1:
-        raise TrainingError(
-            f"expected room for a history in the {base.max_positions} positions of {settings.base}, got "
-            f"{room} beside the longest answer; use a model with more positions"
-        )
-    form = SpeechForm(kind, settings.max_items, min(settings.max_tokens, room))
-    return form, HistoryForm(start, items, end=end) if has_codes else None
-
-
 def _batches(
-    spoken: _Model, training: Histories, mixture: Mapping[str, float], settings: FinetuneSettings
+    spoken: SpeakingModel, training: Histories, mixture: Mapping[str, float], settings: FinetuneSettings
 ) -> tuple[TaskBatches, RunSettings]:
     index, base = spoken.index, spoken.base
     active = np.setdiff1d(np.arange(len(index.catalog)), index.removed)
@@ -322,6 +198,8 @@ def _batches(
             loss_on=settings.loss_on,
             is_encoder_decoder=base.is_encoder_decoder,
             active=active,
+            few=settings.examples,
+            longest=min(base.max_positions or 2**31, 4 * settings.max_tokens),
         )
 
     if settings.epochs is not None:
@@ -343,7 +221,7 @@ def _batches(
     return batches(run.batches), run
 
 
-def _first_defaults(spoken: _Model) -> dict[str, TaskDefaults]:
+def _first_defaults(spoken: SpeakingModel) -> dict[str, TaskDefaults]:
     """How tasks are asked until validation has spoken: a pretrained model knows words that are no title's."""
     beam = PRETRAINED_BEAM if spoken.base.is_pretrained else SCRATCH_BEAM
     defaults: dict[str, TaskDefaults] = {}
@@ -366,7 +244,7 @@ def _cases(histories: Histories, index: ItemIndex, settings: FinetuneSettings) -
 
 
 def _measured(
-    spoken: _Model, model: Any, defaults: Mapping[str, TaskDefaults], task: str, cases: Cases
+    spoken: SpeakingModel, model: Any, defaults: Mapping[str, TaskDefaults], task: str, cases: Cases
 ) -> dict[str, float]:
     """The metrics of one task on validation cases."""
     recommender = spoken.recommender(model, defaults)
@@ -375,7 +253,7 @@ def _measured(
 
 
 def _by_normalization(
-    spoken: _Model, model: Any, defaults: Mapping[str, TaskDefaults], task: str, cases: Cases
+    spoken: SpeakingModel, model: Any, defaults: Mapping[str, TaskDefaults], task: str, cases: Cases
 ) -> dict[Normalize, dict[str, float]]:
     """Validation figures of a task under each normalisation it has; queries are free text and have one."""
     both: tuple[Normalize, ...] = get_args(Normalize)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
+from genrec.recipes.instructions import INSTRUCTIONS
 from genrec.speech import FormKind
 from genrec.tasks import TASKS
 from genrec.training.adapters import LoraSettings
@@ -58,6 +59,8 @@ class FinetuneSettings:
     loss_on: LossOn = "answers"
     text_size: int = 4_096
     """Tokens of the vocabulary that is trained on the titles for a model that starts from nothing and writes text."""
+    examples: int | None = None
+    """Learn from so many training events alone, drawn by the seed; from all where not given."""
     validations: int = 10
     """Validations over the whole budget, the last at its end."""
     validation_users: int = 500
@@ -75,7 +78,15 @@ class FinetuneSettings:
         if len(given) != 1:
             raise TrainingError(f"expected one of steps, minutes and epochs, got {given or 'none'}; pass one")
         positive = ("batch_size", "accumulate", "max_items", "max_tokens", "text_size", "validations")
-        for name in (*given, *positive, "validation_users", "patience", "checkpoint_every", "learning_rate"):
+        for name in (
+            *given,
+            *positive,
+            "examples",
+            "validation_users",
+            "patience",
+            "checkpoint_every",
+            "learning_rate",
+        ):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise TrainingError(f"expected {name} above 0, got {value}; correct the training settings")
@@ -85,6 +96,11 @@ class FinetuneSettings:
             raise TrainingError(f"expected the loss on {' or '.join(get_args(LossOn))}, got {self.loss_on!r}")
         if self.tasks is not None:
             _check_tasks(self.tasks)
+            if self.form == "compact" and any(name in INSTRUCTIONS for name in self.tasks):
+                raise TrainingError(
+                    f"expected prompts in prose for instructions, got compact ones with {', '.join(self.tasks)}; "
+                    "leave the form out"
+                )
 
     def mixture(self, is_pretrained: bool) -> dict[str, float]:
         """Weights by task."""
@@ -98,13 +114,15 @@ class FinetuneSettings:
 
 
 def _check_tasks(tasks: Mapping[str, float]) -> None:
-    unknown = [name for name in tasks if name not in TASKS]
+    known = (*TASKS, *INSTRUCTIONS)
+    unknown = [name for name in tasks if name not in known]
     if unknown:
-        raise TrainingError(f"expected tasks of {', '.join(TASKS)}, got {', '.join(unknown)}")
+        raise TrainingError(f"expected tasks of {', '.join(known)}, got {', '.join(unknown)}")
     if any(not weight > 0 for weight in tasks.values()):
         raise TrainingError(f"expected weights above 0, got {dict(tasks)}; leave a task out instead")
-    if not any(TASKS[name].is_mode for name in tasks):
-        modes = [name for name, spec in TASKS.items() if spec.is_mode]
+    if not any(name in INSTRUCTIONS or TASKS[name].is_mode for name in tasks):
+        modes = [*(name for name, spec in TASKS.items() if spec.is_mode), *INSTRUCTIONS]
         raise TrainingError(
-            f"expected a task that answers requests ({', '.join(modes)}), got {', '.join(tasks) or 'none'}; add one"
+            f"expected a task that answers requests or recipes ({', '.join(modes)}), got "
+            f"{', '.join(tasks) or 'none'}; add one"
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
@@ -18,6 +18,8 @@ import torch
 from torch.utils.data import Dataset
 
 from genrec.decoders.prompt_reader import PromptReader
+from genrec.recipes.instructions import INSTRUCTIONS, NEXT
+from genrec.recipes.lessons import Lesson, Lessons, Moment
 from genrec.speech import Speech
 from genrec.tasks import TASKS
 from genrec.training.examples import Histories, window_bounds
@@ -37,6 +39,8 @@ class Example:
 
     prompt: list[int]
     answer: list[int]
+    is_lesson: bool = False
+    """Items in the prompt of an instruction may be drawn at random: its prompt is never learned."""
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
@@ -74,6 +78,14 @@ class ExampleMaker:
             for rows, answer in zip(prompts, answers, strict=True)
         ]
 
+    def lesson(self, lesson: Lesson) -> Example:
+        """A lesson of an instruction, in the tokens that a session asks and a grammar answers with."""
+        vocabulary = self.speech.vocabulary
+        answer: list[int] = []
+        for number, ids in enumerate(vocabulary.answers(lesson.answers), start=1):
+            answer += [*(vocabulary.literal(f"\n{number}.") if number > 1 else ()), *ids[:-1]]
+        return Example(vocabulary.prompt(lesson.prompt).tolist(), [*answer, vocabulary.end], is_lesson=True)
+
 
 class TaskBatches(Dataset[dict[str, Any]]):
     """The batches of a run, by number.
@@ -93,6 +105,8 @@ class TaskBatches(Dataset[dict[str, Any]]):
         loss_on: what is learned.
         is_encoder_decoder: whether prompts are read by an encoder.
         active: int[M], catalog rows that tasks about single items may name.
+        few: learn from so many training events alone, the same in every epoch; None: from all.
+        longest: most tokens of an instruction with its answer; longer ones are left out.
     """
 
     def __init__(
@@ -108,6 +122,8 @@ class TaskBatches(Dataset[dict[str, Any]]):
         loss_on: LossOn,
         is_encoder_decoder: bool,
         active: IntArray,
+        few: int | None = None,
+        longest: int = 2**31,
     ) -> None:
         if loss_on == "all" and is_encoder_decoder:
             raise TrainingError(
@@ -117,6 +133,7 @@ class TaskBatches(Dataset[dict[str, Any]]):
         self._max_items, self._batch_size, self._batches = max_items, batch_size, batches
         self._seed, self._loss_on, self._is_encoder_decoder = seed, loss_on, is_encoder_decoder
         self._active = active
+        self._few, self._longest = few, longest
         self._epoch_starts = [0]  # number of each epoch's first batch, as far as asked for
         self._pool = lru_cache(maxsize=2)(self._make_pool)
 
@@ -159,14 +176,18 @@ class TaskBatches(Dataset[dict[str, Any]]):
             end = np.arange(len(items)) + 1
             user = np.searchsorted(offsets, end - 1, side="right") - 1
             bounds = np.stack([np.maximum(offsets[user], end - 1 - self._max_items), end], 1)
-        return bounds[rng.permutation(len(bounds))]
+        return bounds[rng.permutation(len(bounds))][: self._few]
 
     def _make_pool(self, epoch: int, pool: int) -> list[list[Example]]:
         """The batches of a pool, in the order they are taken."""
         size = POOL_BATCHES * self._batch_size
-        bounds = self._targets(epoch)[pool * size : (pool + 1) * size]
-        rng = np.random.default_rng([self._seed, epoch, pool, 1])
+        drawn = 0 if self._few else epoch  # a few examples are the same in all epochs, draws and all
+        bounds = self._targets(drawn)[pool * size : (pool + 1) * size]
+        rng = np.random.default_rng([self._seed, drawn, pool, 1])
         examples = self._examples(bounds, rng)
+        if self._few:  # in another order
+            rng = np.random.default_rng([self._seed, epoch, pool, 2])
+            examples = [examples[place] for place in rng.permutation(len(examples))]
         examples.sort(key=len)
         count = -(-len(bounds) // self._batch_size)
         cuts = np.linspace(0, len(examples), count + 1).round().astype(int)
@@ -180,6 +201,9 @@ class TaskBatches(Dataset[dict[str, Any]]):
         examples = []
         for number, name in enumerate(names):
             chosen = bounds[drawn == number]
+            if name in INSTRUCTIONS:
+                examples += self._lessons(name, chosen, rng)
+                continue
             targets = items[chosen[:, 1] - 1]
             prompts = [items[begin : end - 1] for begin, end in chosen.tolist()]
             if TASKS[name].shown != "history":
@@ -193,10 +217,27 @@ class TaskBatches(Dataset[dict[str, Any]]):
             examples += self._maker.examples(name, prompts, targets)
         if not examples:
             raise TrainingError(
-                f"expected items with titles to learn {', '.join(names)} from, got none among "
-                f"{len(bounds)} examples; add the task semantic_id, or titles to the catalog"
+                f"expected items with titles to learn {', '.join(names)} from, and instructions of at most "
+                f"{self._longest} tokens, got none among {len(bounds)} examples; add titles to the catalog, or the "
+                "task semantic_id"
             )
         return examples
+
+    @cached_property
+    def _writer(self) -> Lessons:
+        return Lessons(self._maker.speech.index, self._histories.items)
+
+    def _lessons(self, name: str, bounds: Int64Array, rng: np.random.Generator) -> list[Example]:
+        """An instruction about each of these events; those about an item without a title are left out."""
+        offsets, items = self._histories.offsets, self._histories.items
+        ends = offsets[np.searchsorted(offsets, bounds[:, 1] - 1, side="right")]
+        found = []
+        for (begin, end), user_end in zip(bounds.tolist(), ends.tolist(), strict=True):
+            after = list(dict.fromkeys(items[end - 1 : min(end - 1 + NEXT, user_end)].tolist()))
+            moment = Moment(items[begin : end - 1].tolist(), after)
+            if all(map(self._writer.text.may_name, after)):
+                found.append(self._maker.lesson(INSTRUCTIONS[name](self._writer, moment, rng)))
+        return [one for one in found if len(one) <= self._longest]
 
 
 def collate(batch: Sequence[Example], loss_on: LossOn, is_encoder_decoder: bool) -> dict[str, torch.Tensor]:
@@ -206,7 +247,7 @@ def collate(batch: Sequence[Example], loss_on: LossOn, is_encoder_decoder: bool)
         labels = [one.answer for one in batch]
     else:
         inputs = [[*one.prompt, *one.answer] for one in batch]
-        hidden = [0 if loss_on == "all" else len(one.prompt) for one in batch]
+        hidden = [0 if loss_on == "all" and not one.is_lesson else len(one.prompt) for one in batch]
         labels = [[_IGNORED] * n + ids[n:] for n, ids in zip(hidden, inputs, strict=True)]
     return {
         "input_ids": _padded(inputs, 0),
