@@ -3,7 +3,8 @@
 Held-out test events of a leave-one-out split; the bundle must have been trained with the modes ``title`` and
 ``query``. Every check is a figure against a threshold of ``recipe_thresholds.toml``, over seeds (each draws other
 users), with a paired bootstrap where two systems are compared. What a bundle of compact prompts cannot show (it
-reads no candidates and no labels) is said, not measured. Run::
+reads no candidates) is said, not measured; a language model in prose shows it (``--only llmrank llmtreerec``).
+360Brew, and what TALLRec and PALR gain by tuning, is :mod:`benchmarks.recipe_tuning`'s. Run::
 
     python -m benchmarks.recipes BUNDLE --interactions FILE [--users 50] [--seeds 3] [--only nir palr] [--json]
 """
@@ -29,6 +30,7 @@ from genrec.recipes import (
     RecipeAnswer,
     gen_rec,
     gpt4_rec,
+    llm_rank,
     llm_tree_rec,
     narrative,
     nir,
@@ -37,16 +39,18 @@ from genrec.recipes import (
     user_filtering,
     zero_shot_crs,
 )
+from genrec.recipes.catalog_talk import CatalogTalk
 from genrec.recommender import Recommender
 from index.histories import Cases, Histories, hold_out_last, leave_one_out
 from index.history_readers import read_interactions
 from index.types import ItemId
 
 THRESHOLDS = tomllib.loads((Path(__file__).parent / "recipe_thresholds.toml").read_text("utf-8"))
-NOT_SHOWN = {
+NEEDS_PROSE = {
     "llmrank": "a compact prompt holds no candidates, so there is no bias for places to average out",
-    "brew360": "a compact prompt holds no labels",
 }
+SLOTS = (0, 5, 10, 15, 19)
+"""Places of the truth among twenty candidates."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class Measured:
     def passed(self) -> bool:
         return {
             ">": self.figure > self.threshold,
+            "<=": self.figure <= self.threshold,
             ">=": self.figure >= self.threshold,
             "==": self.figure == self.threshold,
         }[self.sense]
@@ -205,6 +210,35 @@ def check_nir(ground: Ground) -> list[Measured]:
     ]
 
 
+def check_llmrank(ground: Ground) -> list[Measured]:
+    """By the log-probability of titles: lists of twenty, token by token, take minutes a user on a CPU."""
+    ids, found = ground.recommender.index.catalog.item_ids, np.zeros((2, len(SLOTS), len(ground.cases)))
+    for number, case in enumerate(ground.cases):
+        drawn = [one for one in ground.rng.choice(ids, 40, replace=False).tolist() if one != case.target][:19]
+        order = np.random.default_rng(number).permutation(20)  # as llm_rank with this seed begins
+        for place, slot in enumerate(SLOTS):
+            candidates = [""] * 20
+            for position, one in zip(np.delete(order, slot), drawn, strict=True):
+                candidates[position] = one
+            candidates[order[slot]] = case.target  # stands at this slot in the first pass
+            for row, passes in enumerate((1, 5)):
+                answer = llm_rank(
+                    ground.recommender, case.history, candidates, passes=passes, by="score", seed=number
+                )
+                found[row, place, number] = ndcg(answer.ids, case.target)
+    variance = found.mean(2).var(1)
+    one, five = found.mean(1)
+    difference = five - one
+    high = float(np.quantile(difference[draws(len(difference), 0)].mean(1), 0.975))
+    own = THRESHOLDS["llmrank"]
+    note = "by slot " + " / ".join(" ".join(f"{mean:.3f}" for mean in some) for some in found.mean(2))
+    return [
+        Measured("llmrank", "variance of NDCG@10 over places, 5 passes over 1", float(variance[1] / variance[0]),
+                 own["variance_share"], "<=", note),
+        Measured("llmrank", "NDCG@10, 5 passes less 1: upper end", high, own["ndcg_gain"], ">=", gain(five, one)),
+    ]  # fmt: skip
+
+
 def check_palr(ground: Ground) -> list[Measured]:
     after, before = [], []
     for case in ground.cases:
@@ -314,6 +348,7 @@ def check_zero_shot_crs(ground: Ground) -> list[Measured]:
 CHECKS: dict[str, Callable[[Ground], list[Measured]]] = {
     "gpt4rec": check_gpt4rec,
     "genrec": check_genrec,
+    "llmrank": check_llmrank,
     "nir": check_nir,
     "palr": check_palr,
     "tallrec": check_tallrec,
@@ -351,19 +386,26 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     ground = ground_of(asked.bundle, asked.interactions, asked.users, asked.seeds)
+    is_prose = CatalogTalk(ground.recommender).is_prose
     found: list[Measured] = []
     for name in asked.only:
-        started = time.process_time()
+        if name in NEEDS_PROSE and not is_prose:
+            print(f"{name:<14} not measured: {NEEDS_PROSE[name]}")
+            continue
+        began = time.process_time()
         own = CHECKS[name](ground)
+        show(own, time.process_time() - began)
         found += own
-        for one in own:
-            line = f"{one.recipe:<14} {one.what}: {one.figure:.4f} {one.sense} {one.threshold:g} "
-            print(line + ("pass" if one.passed else "FAIL"), f"({one.note})" if one.note else "", flush=True)
-        print(f"{'':<14} {time.process_time() - started:.1f} s of CPU", flush=True)
-    for name, why in NOT_SHOWN.items():
-        print(f"{name:<14} not measured: {why}")
     if asked.json:
         print(json.dumps([{**asdict(one), "passed": one.passed} for one in found]))
+
+
+def show(found: Sequence[Measured], seconds: float) -> None:
+    """Print what was measured, and what it took."""
+    for one in found:
+        line = f"{one.recipe:<14} {one.what}: {one.figure:.4f} {one.sense} {one.threshold:g} "
+        print(line + ("pass" if one.passed else "FAIL"), f"({one.note})" if one.note else "", flush=True)
+    print(f"{'':<14} {seconds:.1f} s of CPU", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,16 +15,18 @@ disliked.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from genrec.recipes import brew360, llmrank, llmtreerec, profile_palr, tallrec
-from genrec.recipes.brew360 import BrewTask
 from genrec.recipes.lessons import Lesson, Lessons, Moment
 from index.item_index import ItemIndex
 
 Instruction = Callable[[Lessons, Moment, np.random.Generator], Lesson]
 CANDIDATES = 20
+SHOTS = 16
+"""Most labelled past items in a prompt of 360Brew."""
 NEXT = 3
 """Items of the future that a list names."""
 
@@ -35,25 +37,43 @@ def _yes_no(lessons: Lessons, moment: Moment, rng: np.random.Generator) -> Lesso
     return Lesson(tallrec.question(lessons.text, moment.before, [], target), (tallrec.ANSWERS[not is_liked],))
 
 
-def _brew(task: BrewTask, label: Callable[[Lessons, int], bool] | None, known: bool) -> Instruction:
-    """A task of 360Brew. Past items have labels: by the item, or "no" for drawn ones among those chosen."""
+def brew_lesson(
+    name: str, lessons: Lessons, moment: Moment, rng: np.random.Generator, shots: int | None = None
+) -> Lesson:
+    """A task of 360Brew. Past items have labels: by the item, or "no" for drawn ones among those chosen.
 
-    def write(lessons: Lessons, moment: Moment, rng: np.random.Generator) -> Lesson:
-        drawn = lessons.others(moment, rng, len(moment.before) // 2 + 1, known=known)
-        named = task if "{kind}" not in task.instruction else brew360.kind_task(lessons.common_kind)
-        chosen = [(row, True) for row in moment.before[-2 * len(drawn) :]]
-        mixed = [*chosen, *((row, False) for row in drawn[1:])]
-        mixed = [mixed[place] for place in rng.permutation(len(mixed))]
-        mixed = mixed[: int(rng.integers(0, 17))]  # many shots, few, or none
-        target = (moment.after[0], True) if rng.integers(2) or not drawn else (drawn[0], False)
+    Args:
+        name: of the task, as in :data:`BREW`.
+        lessons: about the catalog.
+        moment: of a history.
+        rng: draws.
+        shots: past items at most; drawn from 0 to :data:`SHOTS` where not given.
+    """
+    of_item, known = BREW[name]
+    task = brew360.kind_task(lessons.common_kind) if name == "kind" else brew360.TASKS[name]
+    drawn = lessons.others(moment, rng, len(moment.before) // 2 + 1, known=known)
 
-        def said(row: int, is_chosen: bool) -> str:
-            return named.labels[not (is_chosen if label is None else label(lessons, row))]
+    def label(row: int, is_chosen: bool) -> str:
+        return task.labels[not (is_chosen if of_item is None else of_item(lessons, row))]
 
-        past = [(row, said(row, is_chosen)) for row, is_chosen in mixed]
-        return Lesson(brew360.question(lessons.text, named, past, target[0]), (said(*target),))
+    chosen = [(row, label(row, True)) for row in moment.before[-2 * len(drawn) :]]
+    mixed = [*chosen, *((row, label(row, False)) for row in drawn[1:])]
+    past = [mixed[place] for place in rng.permutation(len(mixed))]
+    count = int(rng.integers(SHOTS + 1))  # many, few, or none
+    is_chosen = bool(rng.integers(2)) or not drawn
+    asked = moment.after[0] if is_chosen else drawn[0]
+    prompt = brew360.question(lessons.text, task, past[: count if shots is None else shots], asked)
+    return Lesson(prompt, (label(asked, is_chosen),))
 
-    return write
+
+BREW: Mapping[str, tuple[Callable[[Lessons, int], bool] | None, bool]] = {
+    # the label of an item by itself, None: whether it was chosen; whether drawn items are well-known ones
+    "like": (None, False),
+    "next": (None, True),
+    "known": (Lessons.is_known, False),
+    "kind": (lambda lessons, row: lessons.common_kind in lessons.kinds[row], False),
+}
+"""The tasks of 360Brew that histories have labels for."""
 
 
 def _titles(lessons: Lessons, rows: Sequence[int]) -> tuple[str, ...]:
@@ -108,15 +128,9 @@ def _tree(lessons: Lessons, moment: Moment, rng: np.random.Generator) -> Lesson:
     return Lesson(prompt + steps[step][0], tuple(steps[step][1]))
 
 
-_BREW = brew360.TASKS
 INSTRUCTIONS: Mapping[str, Instruction] = {
     "yes_no": _yes_no,
-    "brew_like": _brew(_BREW["like"], None, known=False),
-    "brew_next": _brew(_BREW["next"], None, known=True),
-    "brew_known": _brew(_BREW["known"], Lessons.is_known, known=False),
-    "brew_kind": _brew(
-        _BREW["kind"], lambda lessons, row: lessons.common_kind in lessons.kinds[row], known=False
-    ),
+    **{f"brew_{name}": partial(brew_lesson, name) for name in BREW},
     "profile": _profile,
     "recommend": _recommend,
     "recommend_retrieval": _recommend_retrieval,

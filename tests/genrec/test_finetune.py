@@ -227,7 +227,7 @@ class TestBases:
         [
             ({"model_type": "no-such-model"}, "a model that transformers knows"),
             ({}, "a model that transformers knows"),
-            (None, "expected a model directory, a name known to Hugging Face"),
+            (None, "expected a model directory, a bundle, a name known to Hugging Face"),
         ],
     )
     def test_no_model(self, tmp_path: Path, content: dict[str, Any] | None, message: str) -> None:

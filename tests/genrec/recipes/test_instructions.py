@@ -171,26 +171,29 @@ def auc(recommender: Recommender, index: ItemIndex) -> float:
 
 
 def test_tallrec_few_examples_by_adapters_teach_whom_to_answer_yes(index: ItemIndex, tmp_path: Path) -> None:
-    """T0 at toy size: a base that knows titles, K examples by LoRA: the AUC rises with K, the base stays as it is."""
+    """T0 at toy size: a base that knows titles, 96 examples by LoRA: it knows comedies then, and the base stays."""
     base = tmp_path / "base"
     usual: dict[str, Any] = {"batch_size": 16, "text_size": 500, "max_items": 3, "validation_users": 4}
-    first = FinetuneSettings(config_file(tmp_path), tasks={"title": 1.0}, form="prose", steps=40, **usual)
+    usual |= {"steps": 120, "validations": 1}
+    first = FinetuneSettings(
+        config_file(tmp_path), tasks={"title": 1.0}, form="prose", loss_on="all", learning_rate=5e-3, **usual
+    )
     finetune_bundle(index, liked_histories(), base, settings=first)
-    before = hashes(base)
-    found = {}
-    for few, epochs in ((2, 8), (96, 20)):
-        tuned = FinetuneSettings(
-            str(base), tasks={"yes_no": 1.0}, lora=LoraSettings(8, 16.0), examples=few, epochs=epochs,
-            learning_rate=1e-2, **usual,
-        )  # fmt: skip
-        result = finetune_bundle(index, liked_histories(), tmp_path / f"k{few}", settings=tuned)
-        assert result.validation == {}  # nothing is ranked: the last step is what is kept
-        found[few] = auc(Recommender.load(tmp_path / f"k{few}"), index)
-    untuned = auc(Recommender.load(base), index)
-    assert found[96] >= untuned + 0.05
-    assert found[96] > found[2]
+    before, untuned = hashes(base), auc(Recommender.load(base), index)
+    tuned = FinetuneSettings(
+        str(base),
+        tasks={"yes_no": 1.0},
+        lora=LoraSettings(8, 16.0, 0.0),
+        examples=96,
+        learning_rate=2e-2,
+        **usual,
+    )
+    result = finetune_bundle(index, liked_histories(), tmp_path / "tuned", settings=tuned)
+    assert result.validation == {}  # nothing is ranked: the last step is what is kept
+    found = auc(Recommender.load(tmp_path / "tuned"), index)
+    assert found >= max(untuned + 0.05, 0.9)
     assert hashes(base) == before
-    bundle = load_bundle(tmp_path / "k96")
+    bundle = load_bundle(tmp_path / "tuned")
     assert bundle.modes == ["title"]
     assert (bundle.artifact.files / "model" / "adapter" / "adapter_model.safetensors").is_file()
 
