@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.recipes import THRESHOLDS, Case, Ground, Measured, gain, ground_of, low_end, ndcg, show
+from benchmarks.recipe_ground import THRESHOLDS, Case, Ground, Measured, gain, ground_of, low_end, ndcg, show
 from genrec.bundle import load_bundle
 from genrec.recipes import palr, tall_rec
 from genrec.recipes.brew360 import TASKS
