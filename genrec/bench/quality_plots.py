@@ -43,29 +43,30 @@ def reliability(system: str, said: ListCalibration, cases: int) -> str:
             ("items", BLUE, said.items),
             ("lists", ORANGE, said.lists),
         )
-        # A logarithm has no place for 0: bins in which nothing came true stand at the foot, hollow.
-        known = [
-            value
-            for _, _, one in kinds
-            for found in one.bins
-            for value in (found.predicted, found.observed)
-            if value > 0
-        ]
-        low, high = min(known, default=0.5) / 1.6, min(1.0, max(known, default=0.5) * 1.6)
-        plain_log(axes, "x", base=(1, 3))
-        plain_log(axes, "y", base=(1, 3))
+        # Below the rarest thing that happened a bin can say no more than "never": the axes end there, and bins within
+        # them in which nothing came true stand at the foot, hollow.
+        happened = [found.observed for _, _, one in kinds for found in one.bins if found.observed]
+        low = min(happened, default=0.1) / 2
+        high = min(
+            1.0, 1.6 * max(max(found.predicted, found.observed) for _, _, one in kinds for found in one.bins)
+        )
+        high = max(high, 2 * low)
+        for axis in ("x", "y"):
+            plain_log(axes, axis, base=(1,) if high > 300 * low else (1, 3))
         axes.set_xlim(low, high)
         axes.set_ylim(low, high)
         axes.plot([low, high], [low, high], color=QUIET, linewidth=1, linestyle=(0, (5, 3)))
         ends = [(high, high, "perfect", QUIET)]
         for name, colour, one in kinds:
-            predicted = [max(found.predicted, low) for found in one.bins]
-            observed = [max(found.observed, low) for found in one.bins]
+            bins = [found for found in one.bins if found.predicted >= low]
+            if not bins:
+                continue
+            predicted = [found.predicted for found in bins]
+            observed = [max(found.observed, low) for found in bins]
             axes.plot(predicted, observed, color=colour, linewidth=1.8)
-            for x, y, found in zip(predicted, observed, one.bins, strict=True):
-                axes.plot(
-                    x, y, "o", color=colour, markersize=5, markerfacecolor=colour if found.observed else PAPER
-                )
+            for x, y, found in zip(predicted, observed, bins, strict=True):
+                fill = colour if found.observed else PAPER
+                axes.plot(x, y, "o", color=colour, markersize=5, markerfacecolor=fill, clip_on=False)
             axes.annotate(
                 name, (predicted[-1], observed[-1]), xytext=(-8, 8), textcoords="offset points", ha="right",
                 color=colour, fontsize=8.5, fontweight="bold",
@@ -83,14 +84,14 @@ class Curve:
 
 
 def quality_by_minutes(
-    title: str, metric: str, cases: int, trained: Mapping[str, Sequence[Curve]], free: Mapping[str, float]
+    title: str, metric: str, cases: str, trained: Mapping[str, Sequence[Curve]], free: Mapping[str, float]
 ) -> str:
     """Validation quality against training time; one line a seed, training-free systems as levels.
 
     Args:
         title: the data set.
         metric: what is drawn.
-        cases: validation cases.
+        cases: how many validation cases, in words.
         trained: by system, the curve of each seed.
         free: by system without training, its figure.
 
@@ -100,7 +101,7 @@ def quality_by_minutes(
     with plotting():
         figure, axes = canvas(
             f"Quality by training time: {title}",
-            f"{metric} on {cases:,} validation cases, a line a seed; dashed: no training",
+            f"{metric} on {cases} validation cases, a line a seed; dashed: no training",
             "minutes of training",
             metric,
             labels_need=0.2,

@@ -33,6 +33,8 @@ FULL_SOFTMAX_ITEMS = 50_000
 """Catalogs up to this size get the full softmax: 1,536 targets then take 300 MB of logits a step."""
 SAMPLED_ITEMS = 8_192  # negatives a step beyond that
 DENSE_EVENTS = 50  # mean events per user from which data count as dense
+SASREC_SETTINGS = {"learning_rate": 1e-3, "weight_decay": 0.0}
+"""What differs from the native model's training."""
 
 
 @dataclass(frozen=True, slots=True)
