@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
+from genrec.edge_products import edge_products
 from genrec.native_config import CONFIG_FILE as CONFIG_FILE
 from genrec.native_config import PATH_CODES, RESIDUAL_CODES, item_tokens, residual_place
 from genrec.native_config import WEIGHTS_FILE as WEIGHTS_FILE
@@ -169,7 +170,7 @@ class NativeModel(nn.Module):
         start = self.path_first[place] - (count.cumsum(0) - count)
         child = torch.arange(len(row), device=row.device) + start[row]
         own = child - self.paths.roots
-        added = (query[row] * self.path_vector(own)).sum(1) + self.path_bias[own]
+        added = edge_products(query, self.path_vector.weight, count, own) + self.path_bias[own]
         return logits.index_put((row, self.path_code[child]), added, accumulate=True)
 
     def level_logits(self, hidden: Tensor, tokens: Tensor) -> list[Tensor]:
