@@ -122,11 +122,11 @@ class Session:
     def fork(self) -> Session:
         """A second conversation that begins like this one; neither notices what the other says."""
         twin = Session(self._decoder, self._vocabulary, self._prompt)
-        if self._prompt or self._unsaid or self._held is not None:
+        if self._prompt or self._unsaid.strip() or self._held is not None:
             _tell([self])
             held = self._stand()
             twin._held = _Held(held.state.fork(), held.hidden, held.slot, held.length)
-            twin._unsaid = self._unsaid
+        twin._unsaid = self._unsaid
         return twin
 
     def _stand(self) -> _Held:
@@ -148,7 +148,13 @@ class Session:
         """The prompt, with what was said so far."""
         text = self._unsaid.rstrip()
         if not self._prompt:
-            return (Tokens(self._vocabulary.prompt(text)),)
+            ids = self._vocabulary.prompt(text)
+            if not len(ids):
+                raise RequestError(
+                    "expected something said before the model is asked, got nothing but white space; say what it "
+                    "goes on from"
+                )
+            return (Tokens(ids),)
         behind = self._vocabulary.literal(text) if text else []
         return (*self._prompt, Tokens(np.array(behind, np.int64))) if behind else self._prompt
 

@@ -306,6 +306,8 @@ def _template(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """What the tokenizer's template puts in front of a text and behind it."""
     encoding = tokenizer.encode("a", add_special_tokens=True)
     text = [place for place, is_added in enumerate(encoding.special_tokens_mask) if not is_added]
+    if not text:  # the letter itself is special, or unknown
+        return (), ()
     return tuple(encoding.ids[: text[0]]), tuple(encoding.ids[text[-1] + 1 :])
 
 

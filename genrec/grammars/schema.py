@@ -22,6 +22,8 @@ class Schema:
         Schema("Mood: {mood}\\nGenre: {genre}", mood=Text(), genre=Choice(["comedy", "drama"]))
 
     Braces are doubled to stand for themselves. Between two fields there must be some text: it ends the one before.
+    A space in front of a field is left to the field where answers bring their own, as white space at the end of what
+    a session says is.
     """
 
     template: str
@@ -30,12 +32,18 @@ class Schema:
     def __init__(self, template: str, **fields: Part) -> None:
         object.__setattr__(self, "template", template)
         object.__setattr__(self, "fields", fields)
-        names = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+        pieces = list(Formatter().parse(template))
+        names = [name for _, name, _, _ in pieces if name is not None]
+        formatted = [name for _, name, form, conversion in pieces if form or conversion]
+        if formatted:
+            raise RequestError(
+                f"expected fields without a format, such as {{{formatted[0]}}}, got {template!r}"
+            )
         if not names or sorted(names) != sorted(fields):
             raise RequestError(
                 f"expected a template with each of the fields {sorted(fields)} once, got {template!r}"
             )
-        behind = [literal for literal, _, _, _ in Formatter().parse(template)][1 : len(names)]
+        behind = [literal for literal, _, _, _ in pieces][1 : len(names)]
         if not all(behind):
             raise RequestError(f"expected text between any two fields, got {template!r}")
 
@@ -46,14 +54,28 @@ class Schema:
     def part(self, vocabulary: Vocabulary, ending: Sequence[int]) -> Form:
         """The form before ``ending``."""
         pieces = list(Formatter().parse(self.template))
-        literals = [vocabulary.literal(literal) if literal else [] for literal, _, _, _ in pieces]
+        texts = [
+            literal if name is None else _before_answer(literal, vocabulary) for literal, name, _, _ in pieces
+        ]
+        literals = [vocabulary.literal(text) if text else [] for text in texts]
         names = [name for _, name, _, _ in pieces if name is not None]
         behind = [*literals[1 : len(names)], [*(literals[-1] if len(pieces) > len(names) else []), *ending]]
+        if not all(behind[:-1]):
+            raise RequestError(f"expected more than spaces between any two fields, got {self.template!r}")
         parts = {
             name: self.fields[name].part(vocabulary, tokens)
             for name, tokens in zip(names, behind, strict=True)
         }
         return Form(literals[0], parts)
+
+
+def _before_answer(literal: str, vocabulary: Vocabulary) -> str:
+    """The text in front of a field: without the space at its end where answers bring one, or there would be two."""
+    mark = literal.rstrip(" ")[-1:] or "a"
+    if not literal.endswith(" "):
+        return literal
+    both = vocabulary.decoded([*vocabulary.literal(mark), *vocabulary.answers([mark])[0]])
+    return literal.rstrip(" ") if " " in both else literal
 
 
 class Filled(NamedTuple):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
+import polars as pl
 
 from genrec.vocabulary import one_line
 from index.item_index import ItemIndex
@@ -46,3 +48,17 @@ class CatalogText:
     def may_name(self, row: int) -> bool:
         """Whether there are words for a row: an item without a title has none."""
         return bool(self.catalog.titles[row].strip())
+
+    @cached_property
+    def kinds(self) -> list[tuple[str, ...]]:
+        """What kinds of thing each row is: the values of the first field of texts that many items share."""
+        frame = self.catalog.frame
+        for name in self.catalog.field_names:
+            series = frame[name]
+            is_list = series.dtype == pl.List(pl.String())
+            if not is_list and series.dtype != pl.String():
+                continue
+            if 1 < (series.explode() if is_list else series).n_unique() <= len(frame) // 4:
+                values = series.to_list()
+                return [tuple(one or ()) if is_list else (one,) if one else () for one in values]
+        return [() for _ in range(len(frame))]

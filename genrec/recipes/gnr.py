@@ -6,21 +6,23 @@
     print(answer.text)       # … [The Shining](film-0008) …
     answer.ids               # the items in the order of their mentions
 
-Faithful: a focal item (the recommender's first), up to four related ones that the model picks of the best N,
-one text over them in which each is cited.
+Faithful: a focal item (the recommender's first), up to four related ones that the model picks of the best N, a
+theme for each, and a text over them in which each is cited, theme by theme, the focal item's first.
 
-Different: free text flows until a ``[``, then only titles of that slate can follow; the text cannot end before
-each is cited, and none twice. Themes of items and users and the fusing of both similarities are left out: the
-recommender's order stands in their place. Nothing is fine-tuned on narratives. A small model trained here
-writes no prose: its mentions stand in a skeleton of plain sentences, and what varies is the items. A mention is
-what stands in brackets: what a model says between them is its own.
+Different: free text flows until a ``[``, then only titles of that theme's items can follow; a paragraph cannot
+end before each of its items is cited, and none twice. Themes are chosen among what the catalog says of an item
+(its kinds: genres, attributes), not written, and a catalog without such a field has none. They order the text;
+they do not change which items are found. Nothing is fine-tuned on narratives. A small model of compact prompts
+writes no prose: its mentions stand in a skeleton of plain sentences, under the kind that most of the slate
+share. A mention is what stands in brackets: what a model says between them is its own.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
-from genrec.grammars import Marked, Markup
+from genrec.grammars import Choice, Marked, Markup
 from genrec.recipes.answers import RecipeAnswer, Said
 from genrec.recipes.catalog_talk import LONG, CatalogTalk
 from genrec.recipes.check import Check
@@ -64,30 +66,55 @@ def narrative(
     seen = talk.rows(history)
     nearest = talk.candidates([talk.catalog.item_ids[row] for row in talk.retrieved(seen, NEAREST, wishes)])
     focal, others = nearest[0], _other_titles(talk, nearest)
-    if not talk.is_prose:
-        slate = [focal, *others[: mentions - 1]]
-        pieces = [
-            _SKELETON[min(p, 2)].format(_link(talk, row, talk.title(row))) for p, row in enumerate(slate)
-        ]
-        return RecipeAnswer(talk.items(slate), text=" ".join(pieces))
-    slate = [focal]
     opening = f"A user chose these items, in this order:\n{talk.shown(seen)}\n"
-    if others and mentions > 1:
+    slate = [focal, *others[: mentions - 1]]
+    if talk.is_prose and others and mentions > 1:
         talked = talk.open(
             f"{opening}A newsletter for the user is about {talk.title(focal)}. Items that go with it:\n"
             f"{talk.listed(others)}\nThe ones that belong into the same story, best first:\n1."
         )
-        slate += talk.pick_items(talked, others, mentions - 1)
-    writer = talk.open(
-        f"{opening}A short newsletter for the user, about these items:\n{talk.listed(slate)}\nNewsletter:"
-    )
-    allowed = talk.naming(slate)
-    grammar = Markup(allowed.trie, allowed.allowed, must_cite=slate, cite_once=True)
-    mentioned = sum(len(talk.title(row).encode()) + 8 for row in slate)  # tokens at most, marks included
-    marked = writer.pick(grammar, method, max_tokens=min(LONG, words + mentioned)).value
-    text, cited = _with_ids(talk, marked)
-    related = tuple(map(talk.title, slate[1:]))
-    return RecipeAnswer(talk.items(cited), (Said("related", related),), text)
+        slate = [focal, *talk.pick_items(talked, others, mentions - 1)]
+    themes = _themes(talk, opening, slate)
+    paragraphs: list[str] = []
+    cited: list[int] = []
+    if talk.is_prose:
+        writer = talk.open(
+            f"{opening}A short newsletter for the user, about these items:\n{talk.listed(slate)}\nNewsletter:"
+        )
+    for theme, rows in themes.items():
+        if not talk.is_prose:
+            links = [_link(talk, row, talk.title(row)) for row in rows]
+            parts = [_SKELETON[min(len(cited) + n, 2)].format(link) for n, link in enumerate(links)]
+            text, named = " ".join(parts), rows
+        else:
+            if theme:
+                writer.say(f"\nNow about {theme}:")
+            allowed = talk.naming(rows)
+            grammar = Markup(allowed.trie, allowed.allowed, must_cite=rows, cite_once=True)
+            mentioned = sum(
+                len(talk.title(row).encode()) + 8 for row in rows
+            )  # tokens at most, marks included
+            room = min(LONG, words // len(themes) + mentioned)
+            text, named = _with_ids(talk, writer.pick(grammar, method, max_tokens=room).value)
+        paragraphs.append(f"{theme}: {text.strip()}" if theme else text)
+        cited += named
+    said = (Said("related", tuple(map(talk.title, slate[1:]))), Said("themes", tuple(filter(None, themes))))
+    return RecipeAnswer(talk.items(cited), said, "\n".join(paragraphs))
+
+
+def _themes(talk: CatalogTalk, opening: str, slate: Sequence[int]) -> dict[str, list[int]]:
+    """The slate by theme, in the order of their first items; the theme of an item without kinds says nothing."""
+    shared = Counter(kind for row in slate for kind in talk.kinds[row])
+    found: dict[str, list[int]] = {}
+    for row in slate:
+        kinds = list(talk.kinds[row])
+        if len(kinds) > 1 and talk.is_prose:
+            asked = talk.open(f"{opening}What {talk.title(row)} is to the user, of {', '.join(kinds)}:")
+            theme = str(asked.pick(Choice(kinds)).value)
+        else:
+            theme = max(kinds, key=lambda kind: shared[kind], default="")
+        found.setdefault(theme, []).append(row)
+    return found
 
 
 def _with_ids(talk: CatalogTalk, marked: Marked) -> tuple[str, list[int]]:
@@ -120,10 +147,19 @@ def check() -> list[Check]:
         return dict.fromkeys(index.catalog.titles[:40], 1.0) if before.endswith("1.") else {"a story of": 1.0}
 
     recommender, _ = planted_recommender(index, says)
-    wrong = 0
+    wrong = apart = 0
+    kinds = index.catalog.frame["genres"].to_list()
     for first in range(0, 40, 8):
         answer = narrative(recommender, index.catalog.item_ids[first : first + 4], words=30)
         wrong += len(answer.items) != 4 or len(set(answer.ids)) != 4
         wrong += sum(answer.text.count(f"[{one.title}]({one.item_id})") != 1 for one in answer.items)
         wrong += answer.text.count("[") != 4
-    return [Check("mentions outside the slate, missing or repeated", wrong, 0, "==")]
+        themes = dict(line.split(": ", 1) for line in answer.text.split("\n"))
+        apart += tuple(themes) != answer.said_at("themes")
+        for theme, text in themes.items():
+            named = [one for one in answer.items if f"({one.item_id})" in text]
+            apart += sum(theme not in kinds[index.catalog.row_of(one.item_id) or 0] for one in named)
+    return [
+        Check("mentions outside the slate, missing or repeated", wrong, 0, "=="),
+        Check("mentions under a theme that is not theirs", apart, 0, "=="),
+    ]

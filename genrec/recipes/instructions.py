@@ -71,7 +71,7 @@ BREW: Mapping[str, tuple[Callable[[Lessons, int], bool] | None, bool]] = {
     "like": (None, False),
     "next": (None, True),
     "known": (Lessons.is_known, False),
-    "kind": (lambda lessons, row: lessons.common_kind in lessons.kinds[row], False),
+    "kind": (lambda lessons, row: lessons.common_kind in lessons.text.kinds[row], False),
 }
 """The tasks of 360Brew that histories have labels for."""
 

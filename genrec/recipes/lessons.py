@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import polars as pl
 
 from genrec.recipes.catalog_text import CatalogText
 from genrec.recipes.llmtreerec import CategoryTree
@@ -72,30 +71,18 @@ class Lessons:
         return bool(self._count[row] > self.known)
 
     @cached_property
-    def kinds(self) -> list[tuple[str, ...]]:
-        """What kinds of thing each row is: the values of the first field of texts that many items share."""
-        frame = self.text.catalog.frame
-        for name in self.text.catalog.field_names:
-            series = frame[name]
-            is_list = series.dtype == pl.List(pl.String())
-            if not is_list and series.dtype != pl.String():
-                continue
-            if 1 < (series.explode() if is_list else series).n_unique() <= len(frame) // 4:
-                values = series.to_list()
-                return [tuple(one or ()) if is_list else (one,) if one else () for one in values]
-        return [() for _ in range(len(frame))]
-
-    @cached_property
     def common_kind(self) -> str:
         """The most frequent kind."""
-        counts = Counter(kind for some in self.kinds for kind in some)
+        counts = Counter(kind for some in self.text.kinds for kind in some)
         return counts.most_common(1)[0][0] if counts else "item"
 
     def keywords(self, rows: Sequence[int], most: int = 3) -> list[str]:
         """The kinds that items have in common, the most frequent first."""
-        return [kind for kind, _ in Counter(k for row in rows for k in self.kinds[row]).most_common(most)]
+        return [
+            kind for kind, _ in Counter(k for row in rows for k in self.text.kinds[row]).most_common(most)
+        ]
 
     @cached_property
     def tree(self) -> CategoryTree:
         """The catalog by the kinds: the first, and the last."""
-        return CategoryTree.over(self.text, self.kinds, self.kinds)
+        return CategoryTree.over(self.text, self.text.kinds, self.text.kinds)

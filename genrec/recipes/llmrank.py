@@ -123,15 +123,21 @@ def planted_worth(noise: float, user: int) -> tuple[Recommender, np.ndarray, lis
     return planted_recommender(index, says)[0], relevance, [index.catalog.item_ids[row] for row in rows]
 
 
-def check(users: int = 12) -> list[Check]:
-    """T0: a planted bias for places: two runs agree with three passes as they do not with one; m passes cancel it."""
+def check(users: int = 24) -> list[Check]:
+    """T0: a planted bias for places: two runs agree with three passes as they do not with one; m passes cancel it.
+
+    The mean tau of so many users stands .013 around .74 (of 240): far enough from the threshold to mean something.
+    """
     from scipy.stats import kendalltau  # half a second that no ranking needs
 
     tau: dict[int, list[float]] = {1: [], 3: []}
     for user in range(users):
         recommender, _, ids = planted_worth(0.3, user)
         for passes, found in tau.items():
-            runs = [llm_rank(recommender, ids[:1], ids, passes=passes, seed=seed).ids for seed in (3, 4)]
+            runs = [
+                llm_rank(recommender, ids[:1], ids, passes=passes, seed=seed).ids
+                for seed in (2 * user, 2 * user + 1)
+            ]
             places = [[run.index(one) for one in ids] for run in runs]
             found.append(float(kendalltau(*places).statistic))
     recommender, relevance, ids = planted_worth(0.0, 0)

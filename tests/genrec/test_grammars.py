@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from genrec.decoders.base import Prompt, Tokens
 from genrec.grammars import Choice, Distinct, Grammar, Schema, Text, Titles
 from genrec.text_search import Beams, Samples, Written, write
+from genrec.vocabulary import TextVocabulary
 from index.errors import RequestError
 from index.item_filter import Allowed
 from index.trie import build_trie
@@ -165,6 +166,21 @@ class TestSchema:
         (one,) = written(Schema("{first};{second}", first=inner, second=inner), Samples(1))
         assert set(one.value["first"]) == set(one.value["second"]) == {"x"}
 
+    def test_a_space_in_front_of_a_field_is_written_once(self) -> None:
+        """Answers of a real vocabulary bring their own; a template read as prose wrote "Mood:  calm"."""
+        vocabulary = TextVocabulary.train(["calm river", "wild night"], 280)
+        form = Schema("Mood: {mood}; time: {time}", mood=Choice(["calm", "wild"]), time=Choice(["night"]))
+        (found,) = write(FakeTextDecoder(vocabulary.size), vocabulary, [PROMPT], form, max_tokens=60)
+        text = vocabulary.decoded(found[0].ids.tolist())
+        assert text == f"Mood: {found[0].value['mood']}; time: night"
+        with pytest.raises(RequestError, match="more than spaces between any two fields"):
+            write(
+                FakeTextDecoder(vocabulary.size),
+                vocabulary,
+                [PROMPT],
+                Schema("{a} {b}", a=Choice(["x"]), b=Choice(["y"])),
+            )
+
     def test_braces(self) -> None:
         vocabulary = FakeVocabulary("ab{}")
         (found,) = write(
@@ -230,7 +246,13 @@ class TestRefuses:
 
     @pytest.mark.parametrize(
         ("template", "message"),
-        [("{a}{b}", "text between any two"), ("{a}", "each of the fields"), ("a", "each of")],
+        [
+            ("{a}{b}", "text between any two"),
+            ("{a!r:>5};{b}", r"fields without a format, such as \{a\}"),
+            ("{a};{b:>5}", r"such as \{b\}"),
+            ("{a}", "each of the fields"),
+            ("a", "each of"),
+        ],
     )
     def test_templates(self, template: str, message: str) -> None:
         with pytest.raises(RequestError, match=message):

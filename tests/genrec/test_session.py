@@ -200,3 +200,12 @@ class TestRefuses:
 def test_a_fork_of_nothing_is_a_beginning() -> None:
     session = Session(fake(), WORDS).fork().say("ab")
     assert session.free(5) == Session(fake(), WORDS).say("ab").free(5)
+
+
+def test_white_space_alone_says_nothing() -> None:
+    """The model was asked behind a prompt of no tokens, whose next token nobody could name."""
+    session = Session(fake(), WORDS).say("  \n")
+    with pytest.raises(RequestError, match="expected something said before the model is asked"):
+        session.pick(Choice(GENRES))
+    fork = session.fork()  # nothing was said, so nothing is asked
+    assert fork.say("ab").pick(Choice(GENRES)).value in GENRES

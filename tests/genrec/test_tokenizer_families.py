@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from genrec import vocabulary
 from genrec.bundle_text import BundleText
 from genrec.decoders.prompt_reader import PromptReader
 from genrec.speech import Speech, SpeechForm
@@ -125,3 +128,9 @@ def test_a_name_that_only_transformers_can_read(tmp_path: Path) -> None:
     base = load_base(str(directory), 3, seed=0, needs_text=True)
     assert base.vocabulary is not None
     assert base.vocabulary.answers([TITLE]) == vocabulary.answers([TITLE])
+
+
+def test_a_tokenizer_that_cannot_write_the_letter_has_no_template() -> None:
+    """It was asked what stands around an "a", got nothing, and broke on its first place."""
+    tokenizer = Tokenizer(WordLevel({"b": 0, "</s>": 1}))
+    assert vocabulary._template(tokenizer) == ((), ())
