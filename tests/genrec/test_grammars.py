@@ -174,12 +174,7 @@ class TestSchema:
         text = vocabulary.decoded(found[0].ids.tolist())
         assert text == f"Mood: {found[0].value['mood']}; time: night"
         with pytest.raises(RequestError, match="more than spaces between any two fields"):
-            write(
-                FakeTextDecoder(vocabulary.size),
-                vocabulary,
-                [PROMPT],
-                Schema("{a} {b}", a=Choice(["x"]), b=Choice(["y"])),
-            )
+            Schema("{a} {b}", a=Choice(["x"]), b=Choice(["y"])).compile(vocabulary)
 
     def test_braces(self) -> None:
         vocabulary = FakeVocabulary("ab{}")
