@@ -32,8 +32,9 @@ NEXT = 3
 
 
 def _yes_no(lessons: Lessons, moment: Moment, rng: np.random.Generator) -> Lesson:
-    is_liked = bool(rng.integers(2))
-    target = moment.after[0] if is_liked else lessons.others(moment, rng, 1)[0]
+    drawn = lessons.others(moment, rng, 1)
+    is_liked = bool(rng.integers(2)) or not drawn  # who has chosen everything dislikes nothing
+    target = moment.after[0] if is_liked else drawn[0]
     return Lesson(tallrec.question(lessons.text, moment.before, [], target), (tallrec.ANSWERS[not is_liked],))
 
 

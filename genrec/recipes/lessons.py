@@ -50,6 +50,8 @@ class Lessons:
             raise TrainingError(
                 "expected items with titles to write instructions about, got none; add titles"
             )
+        self._may_answer = np.zeros(len(index.catalog), bool)
+        self._may_answer[self._nameable] = True
         self._events = np.asarray(events)
         self._count = np.bincount(self._events, minlength=len(index.catalog))
         self.known = float(np.median(self._count[self._nameable]))
@@ -61,10 +63,14 @@ class Lessons:
         pool = self._events if known and len(self._events) else self._nameable
         gone, drawn = {*moment.before, *moment.after}, []
         for row in pool[rng.integers(0, len(pool), 20 * count)].tolist():
-            if row not in gone and self.text.may_name(row):
+            if row not in gone and self.may_answer(row):
                 gone.add(row)
                 drawn.append(row)
         return drawn[:count]
+
+    def may_answer(self, row: int) -> bool:
+        """Whether a row may be a right answer: it has a title, and was not removed."""
+        return bool(self._may_answer[row])
 
     def is_known(self, row: int) -> bool:
         """Whether more events name a row than half of the items."""

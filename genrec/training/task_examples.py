@@ -228,14 +228,14 @@ class TaskBatches(Dataset[dict[str, Any]]):
         return Lessons(self._maker.speech.index, self._histories.items)
 
     def _lessons(self, name: str, bounds: Int64Array, rng: np.random.Generator) -> list[Example]:
-        """An instruction about each of these events; those about an item without a title are left out."""
+        """An instruction about each of these events, but those about an item that may not be answered with."""
         offsets, items = self._histories.offsets, self._histories.items
         ends = offsets[np.searchsorted(offsets, bounds[:, 1] - 1, side="right")]
         found = []
         for (begin, end), user_end in zip(bounds.tolist(), ends.tolist(), strict=True):
             after = list(dict.fromkeys(items[end - 1 : min(end - 1 + NEXT, user_end)].tolist()))
             moment = Moment(items[begin : end - 1].tolist(), after)
-            if all(map(self._writer.text.may_name, after)):
+            if all(map(self._writer.may_answer, after)):
                 found.append(self._maker.lesson(INSTRUCTIONS[name](self._writer, moment, rng)))
         return [one for one in found if len(one) <= self._longest]
 

@@ -28,6 +28,7 @@ from genrec.training.task_examples import ExampleMaker
 from index.errors import TrainingError
 from index.histories import Histories
 from index.item_index import ItemIndex
+from index.maintenance import remove_items
 from tests.genrec.test_task_examples import batches_of, epoch_of
 from tests.toy import toy_histories, toy_index
 
@@ -140,6 +141,19 @@ def test_the_prompt_of_a_lesson_is_never_learned(index: ItemIndex) -> None:
     assert int(learned.max()) <= 40  # three titles and two numbers; the prompt has hundreds
     with pytest.raises(TrainingError, match="instructions of at most 20 tokens"):
         batches_of(index, mixture={"rank": 1.0}, longest=20, maker=prose_maker(index))[0]
+
+
+def test_a_removed_item_is_no_right_answer(index: ItemIndex) -> None:
+    """It stands in histories still; the tree of categories has no place for it."""
+    gone = index.catalog.item_ids[::2]
+    left = remove_items(index, gone)
+    lessons = lessons_of(left)
+    batches = batches_of(left, mixture={"tree": 1.0, "rank": 1.0}, maker=prose_maker(left))
+    assert len(batches[0]["input_ids"])
+    rng = np.random.default_rng(0)
+    drawn = lessons.others(Moment([1], [3]), rng, 15)
+    assert drawn
+    assert all(row % 2 for row in drawn)
 
 
 def test_a_model_from_nothing_knows_the_words_of_prompts(index: ItemIndex) -> None:
