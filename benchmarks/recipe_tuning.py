@@ -49,13 +49,17 @@ class Bench:
     steps: int
     ground: Ground
 
-    def tuned(self, name: str, tasks: Mapping[str, float], **changes: object) -> Recommender:
-        """A model tuned on instructions from the base; one that lies there already is taken as it is."""
+    def tuned(self, name: str, tasks: Mapping[str, float], base: str = "", **changes: object) -> Recommender:
+        """A model tuned on instructions, from the base or an earlier one; one that lies there is taken as it is."""
         path = self.out / name
         if not (path / "manifest.json").is_file():
             began = time.process_time()
             settings = FinetuneSettings(
-                str(self.base), tasks=tasks, batch_size=16, max_items=12, **{"learning_rate": 1e-3, **changes}
+                str(self.out / base if base else self.base),
+                tasks=tasks,
+                batch_size=16,
+                max_items=12,
+                **{"learning_rate": 1e-3, **changes},
             )  # type: ignore[arg-type]
             result = finetune_bundle(load_bundle(self.base).index, self.histories, path, settings=settings)
             share = result.trained / result.parameters
@@ -84,14 +88,16 @@ def check_tallrec(bench: Bench) -> list[Measured]:
             negative.append(share[other])
         return auc(positive, negative)
 
-    untuned = measured(Recommender.load(bench.base))
+    # The first round teaches to answer at all: a base of titles has never written a Yes or a No.
+    first = {"title": 1.0, "brew_kind": 1.0, "brew_known": 1.0}
+    untuned = measured(bench.tuned("tallrec_first", first, steps=2 * bench.steps))
     found: dict[int, list[float]] = {16: [], 64: [], 256: []}
     for few, values in found.items():
         for seed in range(bench.ground.seeds):
             values.append(
                 measured(
                     bench.tuned(
-                        f"tallrec_{few}_{seed}", {"yes_no": 1.0}, examples=few, seed=seed, steps=bench.steps,
+                        f"tallrec_{few}_{seed}", {"yes_no": 1.0}, "tallrec_first", examples=few, seed=seed, steps=bench.steps,
                         lora=LoraSettings(8, 16.0), learning_rate=3e-3,
                     )
                 )

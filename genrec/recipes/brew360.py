@@ -64,7 +64,7 @@ TASKS = {
     "again": BrewTask("Will the member come back to the item?", ("again", "once")),
     "next": BrewTask("Is this well-known item the one the member chooses next?", ("next", "other")),
     "known": BrewTask("Do many members know the item, or few?", ("many", "few")),
-    "kind": BrewTask("Is the item of the kind {kind}?", ("yes", "no")),
+    "kind": BrewTask("Is the item of the kind {kind}?", ("Yes", "No")),
 }
 """Tasks to begin with; :func:`kind_task` says which kind the last one is about."""
 
