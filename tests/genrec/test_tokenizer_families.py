@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from tokenizers.models import BPE
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from genrec import vocabulary
@@ -132,5 +132,5 @@ def test_a_name_that_only_transformers_can_read(tmp_path: Path) -> None:
 
 def test_a_tokenizer_that_cannot_write_the_letter_has_no_template() -> None:
     """It was asked what stands around an "a", got nothing, and broke on its first place."""
-    tokenizer = Tokenizer(WordLevel({"b": 0, "</s>": 1}))
+    tokenizer = Tokenizer(BPE({"b": 0, "</s>": 1}, []))
     assert vocabulary._template(tokenizer) == ((), ())
