@@ -325,9 +325,8 @@ class _Run:
         done = self._done()
         if done >= 1.0:
             return True
-        if (
-            self.settings.minutes is not None
-        ):  # a budget of time is for training: validate a tenth of it at most
+        if self.settings.minutes is not None:
+            # A budget of time is for training: validate a tenth of it at most.
             since = self._seconds() - self.validated_at
             if since < 9 * self.validation_seconds:
                 return False
