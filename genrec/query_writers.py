@@ -7,7 +7,7 @@ It knows decoders, grammars and what a query request says. It searches for no it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -113,7 +113,11 @@ class ModelQueries:
             is_free = request.constraint == "free"
             if is_free or self._has_more(request, found[place]):
                 groups.setdefault((is_free, _method(request)), []).append(place)
-        for (is_free, method), places in groups.items():
+        for (is_free, shared), places in groups.items():
+            method = shared
+            if isinstance(shared, Samples):  # each draws from its own seed, and all are written together
+                seeds = [requests[place].sample_seed for place in places]
+                method = replace(shared, seeds=tuple(seed for seed in seeds if seed is not None))
             grammars: list[Grammar] = [
                 _FREE if is_free else self._held(requests[place], found[place]) for place in places
             ]
@@ -145,9 +149,9 @@ class ModelQueries:
 
 
 def _method(request: QueryRequest) -> Beams | Samples:
-    """How the queries of a request are found."""
+    """How the queries of a request are found, the seed of samples left out."""
     if request.sample_seed is not None:
-        return Samples(_DRAWS * request.queries, request.sample_seed)
+        return Samples(_DRAWS * request.queries)
     width, groups, strength = max(request.beam, request.queries), 1, 1.0
     if request.diversity is not None:
         groups, strength = request.diversity.groups, request.diversity.strength

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -210,6 +211,8 @@ class QueryDefaults(TaskDefaults):
             and self.beam >= 1
             and self.queries >= 1
             and self.constraint in get_args(QueryConstraint)
+            and (self.k1 is None or 0 <= self.k1 < inf)
+            and (self.b is None or 0 <= self.b <= 1)
         )
 
 

@@ -24,6 +24,7 @@ class Samples:
     Args:
         count: texts drawn; the same text may come twice.
         seed: the same seed draws the same texts.
+        seeds: of each prompt of a call one, in ``seed``'s place.
         temperature: below 1 prefers what is probable, above 1 evens out; 0 takes the most probable.
         top_k: draw among so many of the most probable tokens; None among all.
         top_p: draw among the most probable tokens that hold this share of the probability together; None among all.
@@ -34,10 +35,12 @@ class Samples:
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    seeds: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.seed < 0:
-            raise RequestError(f"expected count >= 1 and seed >= 0, got {self.count} and {self.seed}")
+        least = min((self.seed, *self.seeds))
+        if self.count < 1 or least < 0:
+            raise RequestError(f"expected count >= 1 and seeds >= 0, got {self.count} and {least}")
         if not 0 <= self.temperature < np.inf:
             raise RequestError(f"expected a finite temperature >= 0, got {self.temperature}")
         if (self.top_k is not None and self.top_k < 1) or (
@@ -49,16 +52,25 @@ class Samples:
 
     def run(self, batch: TextBatch) -> list[list[Written]]:
         """The texts of each request, in the order of their numbers."""
+        if self.seeds and len(self.seeds) != len(batch.states):
+            raise RequestError(
+                f"expected a seed for each of {len(batch.states)} prompts, got {len(self.seeds)}"
+            )
         texts = batch.begin(self.count)
-        streams = [np.random.default_rng([self.seed, number]) for number in range(self.count)]
-        uniform = [np.array([])] * self.count
+        # By the number of a text, and by its prompt where each has a seed.
+        streams = [
+            np.random.default_rng([seed, number])
+            for seed in self.seeds or (self.seed,)
+            for number in range(self.count)
+        ]
+        uniform = [np.array([])] * len(streams)
         ended: dict[int, Written] = {}
         step = 0
         while len(texts):
             if step % _DRAWN_AT_ONCE == 0:
                 uniform = [stream.random(_DRAWN_AT_ONCE) for stream in streams]
             draw = np.array(
-                [uniform[one][step % _DRAWN_AT_ONCE] for one in (texts.unit % self.count).tolist()]
+                [uniform[one][step % _DRAWN_AT_ONCE] for one in (texts.unit % len(streams)).tolist()]
             )
             options = batch.options(texts)
             taken = batch.take(texts, options, self._steps(options, texts, draw))

@@ -7,13 +7,17 @@ import time
 
 import numpy as np
 
+from genrec.plan import plan_of
 from genrec.recommender import Recommendation
 from genrec.recommender import RecommendedItem as Recommended
+from genrec.wishes import Wishes
 from index.catalog import Catalog
+from index.errors import FilterError
 from index.item_index import ItemIndex
 from index.types import Int32Array
 from serving import response_schemas as schemas
 from serving.errors import ApiError
+from serving.live_bundle import LiveBundle
 from serving.request_schemas import RecommendationRequest
 from serving.waiting import Answer
 
@@ -38,9 +42,20 @@ def check_fields(names: list[str], catalog: Catalog) -> None:
 
 
 def response_of(
-    answer: Answer, request: RecommendationRequest, history: list[str], total_ms: float
+    answer: Answer,
+    request: RecommendationRequest,
+    history: list[str],
+    total_ms: float,
+    fallback: schemas.Degraded | None = None,
 ) -> schemas.RecommendationResponse:
     """The response to one request.
+
+    Args:
+        answer: to it.
+        request: as it came.
+        history: its ids.
+        total_ms: since it came.
+        fallback: the error that the answer stands for, where it is not the model's.
 
     Raises:
         ApiError: a reload has taken a field away that was asked for.
@@ -60,7 +75,7 @@ def response_of(
         model=answer.live.model,
         catalog=answer.live.catalog,
         mode=found.mode,
-        items=[_item(one, request, index, known, found) for one in found.items],
+        items=[_item(one, request, index, known, found, fallback is not None) for one in found.items],
         certified=found.certified,
         normalize=found.normalize,
         queries=[
@@ -74,7 +89,8 @@ def response_of(
         ],
         missing_ids=list(found.unknown_ids),
         notes=list(found.notes),
-        degraded="budget_exhausted" if is_short else None,
+        degraded=fallback or ("budget_exhausted" if is_short else None),
+        plan=None,
         usage=schemas.Usage(
             history_items=len(known),
             expansions=found.expansions,
@@ -88,12 +104,52 @@ def response_of(
     )
 
 
+def plan_response(
+    live: LiveBundle, request: RecommendationRequest, history: list[str], wishes: Wishes, start: float
+) -> schemas.RecommendationResponse:
+    """What a request would be answered by, in an answer without items; ``start`` is when it came.
+
+    Raises:
+        ApiError, RequestError, FilterError: why it would be refused.
+    """
+    recommender = live.recommender
+    try:
+        plan = plan_of(recommender, history, wishes)
+    except RecursionError:
+        raise FilterError("expected a filter nested at most 32 deep, got a deeper one") from None
+    unknown = dict.fromkeys(one for one in history if recommender.index.catalog.row_of(one) is None)
+    nothing = Recommendation(
+        items=(),
+        certified=0,
+        unknown_ids=tuple(unknown),
+        notes=("validate_only: nothing was searched",),
+        normalize=plan.normalize,
+        beam=plan.beam,
+        expansions=0,
+        model_calls=0,
+        mode=plan.mode,
+    )
+    checked_ms = 1000 * (time.perf_counter() - start)
+    response = response_of(Answer(nothing, live, 0.0, 0.0, 1), request, history, checked_ms)
+    response.plan = schemas.Plan(
+        mode=plan.mode,
+        normalize=plan.normalize,
+        beam=plan.beam,
+        max_expansions=plan.max_expansions,
+        queries=plan.queries,
+        constraint=plan.constraint,
+        allowed_items=plan.allowed_items,
+    )
+    return response
+
+
 def _item(
     one: Recommended,
     request: RecommendationRequest,
     index: ItemIndex,
     known: Int32Array,
     found: Recommendation,
+    is_fallback: bool,
 ) -> schemas.RecommendedItem:
     row = index.catalog.row_of(one.item_id)
     assert row is not None  # the search returns items of this catalog
@@ -104,7 +160,7 @@ def _item(
         title=one.title,
         score=one.score,
         probability=one.probability,
-        source="retrieved" if found.mode == "query" else "generated",
+        source="fallback" if is_fallback else "retrieved" if found.mode == "query" else "generated",
         generated=one.generated,
         matched_terms=[
             schemas.MatchedTerm.model_construct(term=term.term, score=term.score)

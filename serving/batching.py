@@ -1,7 +1,8 @@
 """Lane: requests of one model that are searched together, a step at a time.
 
 Between two steps others join, finished ones leave, and those nobody waits for any more are dropped. Nobody
-waits for a batch to fill or to end. A lane knows searches; it knows no queue, no deadline and no client.
+waits for a batch to fill or to end, but where more wait than find room, they join together (:class:`Joining`). A lane
+knows searches; it knows no queue, no deadline and no client.
 """
 
 from __future__ import annotations
@@ -19,6 +20,33 @@ from index.trie import TokenTrie
 from index.types import BoolArray
 
 Name = TypeVar("Name")
+MOST_HELD = 4  # steps
+
+
+class Joining:
+    """How many of those that wait join at a step.
+
+    All that find room do, at once, unless more wait than that: then they wait for half a batch of room, or for
+    :data:`MOST_HELD` steps. Who joins brings a prefill, and a depth of its own to every step until it ends, which
+    cost nearly the same for three as for sixteen. Without this a full server that has once fallen into joining by
+    threes and fours stays there, at 1.2 to 1.4 times the processor time a request.
+
+    Args:
+        batch: requests searched together at most.
+    """
+
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
+        self._held = 0
+
+    def now(self, waiting: int, room: int) -> int:
+        """So many of ``waiting`` join, where there is room for so many."""
+        if 0 < room < waiting and room < self._batch // 2 and self._held < MOST_HELD:
+            self._held += 1
+            return 0
+        if room:
+            self._held = 0
+        return min(waiting, room)
 
 
 class Lane(Generic[Name]):

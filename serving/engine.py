@@ -8,7 +8,6 @@ one version of model and catalog from its first step to its last. This module kn
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,12 +21,12 @@ from genrec.search_trace import SearchTrace
 from genrec.wishes import Wishes
 from index.errors import FilterError, GenrecError
 from index.types import ItemId
-from serving.batching import Lane
+from serving.batching import Joining, Lane
 from serving.errors import NotReady, QueueFull, ReloadInProgress
 from serving.live_bundle import LiveBundle
 from serving.logs import logger
 from serving.metrics import Metrics
-from serving.pace import Pace
+from serving.pace import Room
 from serving.waiting import Answer, Done, Outcomes, Running, Waiting, Work, hand_over, outcomes_of, raised
 
 Loader = Callable[[bool], LiveBundle]
@@ -67,7 +66,6 @@ class Engine:
         self.metrics = metrics or Metrics()
         self._live = live
         self._loader = loader
-        self._queue_size = queue_size
         self._max_batch = max_batch
         self._usual_timeout = usual_timeout
         self._hang_timeout = hang_timeout
@@ -77,7 +75,8 @@ class Engine:
         self._reloading = Lock()
         self._closed = False
         self._outcomes: Outcomes = []  # of this turn; the engine's thread's
-        self._pace = Pace()
+        self.room = Room(queue_size, max_batch)
+        self._joining = Joining(max_batch)  # the engine's thread's
         self.metrics.model_changed(live.model, live.catalog, len(live.recommender.index.catalog))
         self._thread = Thread(target=self._work, name="genrec-engine", daemon=True)
         self._thread.start()
@@ -194,30 +193,22 @@ class Engine:
         hand_over([(one, NotReady("the server is stopping; send the request again")) for one in waiting])
         self._thread.join(timeout=30)
 
+    def is_full(self, coming: int = 0) -> bool:
+        """Whether one request more, of which nothing is known, finds no place behind ``coming`` others."""
+        return not self.room.has_place(len(self._waiting) + coming, self._usual_timeout)
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds until a place is likely."""
+        return self.room.retry_after(len(self._waiting))
+
     def refusal(self) -> QueueFull | None:
         """The error for one request more, where there is no place for it; it counts as refused then."""
-        if len(self._waiting) < self._queue_size and not self._waits_longer_than(self._usual_timeout):
-            return None
-        return self._refused(1)
-
-    def _waits_longer_than(self, timeout: float) -> bool:
-        """Whether a request that comes now would have spent most of its time before its search begins.
-
-        Who is let in and answered too late has been searched for in vain. A batch may always wait, however long
-        the last ones took.
-        """
-        if len(self._waiting) <= self._max_batch:
-            return False
-        return self._pace.is_too_long(len(self._waiting), timeout)
+        return self._refused(1) if self.is_full() else None
 
     def _refused(self, requests: int) -> QueueFull:
-        self.metrics.shed.labels("queue_full").inc(requests)
-        seconds = math.ceil(len(self._waiting) * self._pace.seconds_per_request)
-        return QueueFull(
-            f"expected an answer in time or a place among {self._queue_size} waiting requests, got none; "
-            "try again later",
-            retry_after=max(1, min(60, seconds)),
-        )
+        self.metrics.queue_full.inc(requests)
+        return self.room.error(len(self._waiting))
 
     def _enqueue(
         self,
@@ -234,9 +225,8 @@ class Engine:
         with self._changed:
             if self._closed:
                 raise NotReady("the server is stopping; send the request again")
-            if len(self._waiting) + len(entries) > self._queue_size or (
-                deadline is not None and self._waits_longer_than(deadline - now)
-            ):
+            left = None if deadline is None else deadline - now
+            if not self.room.has_place(len(self._waiting), left, len(entries)):
                 raise self._refused(len(entries))
             self._waiting.extend(entries)
             self.metrics.queue_depth.set(len(self._waiting))
@@ -260,16 +250,19 @@ class Engine:
             answered, self._outcomes = self._outcomes, []
             hand_over(answered)
             self._turn_since = None
-            self._pace.measured(time.monotonic() - started, dropped + len(answered))
+            self.room.pace.measured(time.monotonic() - started, dropped + len(answered))
 
-    def _take(self, most: int, *, wait: bool) -> list[Waiting] | None:
-        """Up to ``most`` that wait, the first come first; None where the engine is closing."""
+    def _take(self, room: int, *, wait: bool) -> list[Waiting] | None:
+        """Who of those that wait joins, where there is room for so many, the first come first.
+
+        None where the engine is closing.
+        """
         with self._changed:
             while wait and not self._waiting and not self._closed:
                 self._changed.wait()
             if self._closed:
                 return None
-            taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+            taken = [self._waiting.popleft() for _ in range(self._joining.now(len(self._waiting), room))]
             self.metrics.queue_depth.set(len(self._waiting))
             return taken
 

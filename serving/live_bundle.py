@@ -9,10 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+
 from genrec.bundle import load_bundle
 from genrec.decoders.base import ReusesPrompts
 from genrec.decoders.prompt_cache import PromptCache, prompt_cache_of
-from genrec.modes import AnyMode, QueryMode, modes_of
+from genrec.modes import AnyMode, QueryMode, TrieMode, modes_of
 from genrec.query_search import CatalogQuerySearch
 from genrec.query_writers import ModelQueries
 from genrec.recipes.chat_state import ChatWords
@@ -20,7 +22,9 @@ from genrec.recommender import Recommender
 from genrec.tasks import Mode
 from index.errors import IdentifierError
 from index.lexicon import Lexicon
+from index.types import Int32Array
 
+NEWCOMERS = 200  # items kept for new users
 _SHORT = 12  # hex digits of a hash in a name
 
 
@@ -34,6 +38,8 @@ class LiveBundle:
     catalog: str  # hash of the catalog's content
     loaded: float = field(default_factory=time.time)  # Unix seconds
     prompt_caches: tuple[PromptCache, ...] = ()  # around the decoders of the modes; of this version only
+    newcomers: Int32Array = field(default_factory=lambda: np.zeros(0, np.int32))
+    """int32[M]: catalog rows that the model recommends to a new user, best first. A fallback gives them."""
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -73,6 +79,7 @@ class LiveBundle:
             f"{path.resolve().name}@{bundle.artifact.content_hash[:_SHORT]}",
             str(bundle.artifact.manifest["catalog_fingerprint"])[:_SHORT],
             prompt_caches=tuple(caches),
+            newcomers=_newcomers(recommender),
         )
         live.warm()
         for cache in caches:
@@ -88,6 +95,16 @@ class LiveBundle:
                 self.recommender.recommend(history, k=min(10, len(ids)), mode=cast(Mode, mode))
         for answering in self.recommender.modes.values():
             _make_ngrams(answering)
+
+
+def _newcomers(recommender: Recommender) -> Int32Array:
+    """What a mode that walks a trie says to a new user: one search, where queries would be dozens."""
+    catalog = recommender.index.catalog
+    walks = [name for name, mode in recommender.modes.items() if isinstance(mode, TrieMode)]
+    if not walks:
+        return np.zeros(0, np.int32)
+    answer = recommender.recommend([], k=min(NEWCOMERS, len(catalog)), mode=cast(Mode, walks[0]))
+    return np.asarray(catalog.rows_of([one.item_id for one in answer.items]), np.int32)
 
 
 def _make_ngrams(mode: AnyMode) -> None:

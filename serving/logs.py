@@ -7,6 +7,7 @@ import logging
 from datetime import UTC, datetime
 
 logger = logging.getLogger("genrec.serving")
+_ENCODE = json.JSONEncoder(ensure_ascii=True, default=str).encode
 
 
 class JsonLines(logging.Formatter):
@@ -24,7 +25,7 @@ class JsonLines(logging.Formatter):
             line |= facts
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=True, default=str)
+        return _ENCODE(line)
 
 
 def log_to_stderr(level: str) -> None:

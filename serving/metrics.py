@@ -73,6 +73,7 @@ class Metrics:
             ("reason",),
             registry=registry,
         )
+        self.queue_full = self.shed.labels("queue_full")
         self.prompts = Counter(
             "genrec_prompt_cache_prompts",
             "Prompts looked up, by outcome: hit, where a beginning was remembered, or miss.",
@@ -96,6 +97,12 @@ class Metrics:
             "Prompts remembered.",
             registry=registry,
             multiprocess_mode="livesum",
+        )
+        self.fallbacks = Counter(
+            "genrec_fallbacks",
+            "Answers without the model, by the error they stand for.",
+            ("reason",),
+            registry=registry,
         )
         self.items = Counter("genrec_items_recommended", "Items answered.", registry=registry)
         self.unknown_ids = Counter(

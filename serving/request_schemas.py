@@ -8,7 +8,7 @@ is silently ignored is the worst answer a recommender can give. Limits an operat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -18,6 +18,7 @@ from genrec.wishes import Wishes
 
 LARGEST = 2**53 - 1  # the largest integer every JSON reader agrees on
 
+Fallback: TypeAlias = Literal["none", "similar"]
 ItemIdText = Annotated[str, Field(min_length=1, max_length=512)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -165,8 +166,24 @@ class RecommendationRequest(Strict):
     decoding: Decoding = Decoding()
     timeout_ms: Annotated[
         int | None,
-        Field(ge=1, description="After this the answer is 504. The server's default where not given."),
+        Field(
+            ge=1,
+            description="After this the answer is 504, or the fallback. The server's default where not given.",
+        ),
     ] = None
+    fallback: Annotated[
+        Fallback,
+        Field(
+            description="What is answered where the model has no answer in time, finds no place to wait, or "
+            "lacks the mode: `none`, which is the error, or `similar`: allowed items whose codes are alike to "
+            "those of the history's latest, or what suits a new user. Such an answer says so in `degraded`. "
+            "While the server is full it refuses (429) before it reads a body."
+        ),
+    ] = "none"
+    validate_only: Annotated[
+        bool,
+        Field(description="Check everything and say in `plan` what would be searched, without searching."),
+    ] = False
     explain: Annotated[bool, Field(description="Say why, for every item.")] = False
     return_fields: Annotated[
         list[Name], Field(max_length=64, description="Catalog fields to return with every item.")

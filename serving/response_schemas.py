@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -10,6 +10,7 @@ from genrec.search import Normalize
 from genrec.tasks import Mode, QueryConstraint
 from serving.errors import ErrorType
 
+Degraded: TypeAlias = Literal["budget_exhausted", "deadline_exceeded", "queue_full", "mode_unavailable"]
 NonNegative = Annotated[float, Field(ge=0)]
 
 
@@ -69,7 +70,7 @@ class RecommendedItem(Sent):
         float,
         Field(
             description="Log-probability under the answer's normalisation; in query mode the BM25 score under the "
-            "query that found the item."
+            "query that found the item; of a fallback the leading codes shared with an item of the history."
         ),
     ]
     probability: Annotated[
@@ -77,8 +78,8 @@ class RecommendedItem(Sent):
         Field(description="Share of the whole catalog's probability; null where scores are no shares."),
     ]
     source: Annotated[
-        Literal["generated", "retrieved"],
-        Field(description="Whether the model wrote the item itself, or a query that found it."),
+        Literal["generated", "retrieved", "fallback"],
+        Field(description="Whether the model wrote the item itself, or a query that found it, or neither."),
     ]
     generated: Annotated[
         str | None, Field(description="What the model wrote: the title or the query; null for codes.")
@@ -117,6 +118,18 @@ class UsedQuery(Sent):
     matched_terms: Annotated[list[str], Field(description="Its words that such an item has.")]
 
 
+class Plan(Sent):
+    """What would be searched for."""
+
+    mode: Mode
+    normalize: Normalize
+    beam: Annotated[int, Field(ge=1)]
+    max_expansions: int | None
+    queries: Annotated[int | None, Field(description="Of query mode.")]
+    constraint: Annotated[QueryConstraint | None, Field(description="Of query mode.")]
+    allowed_items: Annotated[int, Field(ge=0, description="Items that filters, lists and seen items leave.")]
+
+
 class RecommendationResponse(Sent):
     """The answer to one history."""
 
@@ -137,9 +150,13 @@ class RecommendationResponse(Sent):
     missing_ids: Annotated[list[str], Field(description="Ids of the history that are not in the catalog.")]
     notes: Annotated[list[str], Field(description="What one should know about this answer, in words.")]
     degraded: Annotated[
-        Literal["budget_exhausted"] | None,
-        Field(description="Why this answer is less than what was asked for; null where it is not."),
+        Degraded | None,
+        Field(
+            description="Why this answer is less than what was asked for; null where it is not. Any but "
+            "`budget_exhausted` is the error that a fallback stands for."
+        ),
     ]
+    plan: Annotated[Plan | None, Field(description="With validate_only: true; then there are no items.")]
     usage: Usage
     timings_ms: Timings
 

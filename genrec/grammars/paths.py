@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from index.walk import Places, TrieWalk
 
 NEVER = 2**31 - 1
 """The cost of what may not be written."""
+_RULE_BYTES = 2**26
+"""Most bytes of the rules that are kept, where they are more than four."""
 
 
 class Place(NamedTuple):
@@ -86,7 +89,8 @@ class Paths:
         self._end = end
         self.terminated, untitled = _facts(trie, end)
         self._base = Allowed.from_bitmap(allowed.bitmap, np.concatenate([allowed.excluded, untitled]))
-        self.rule = lru_cache(maxsize=256)(self._rule)
+        # A rule may come to hold eight bytes a rank.
+        self.rule = lru_cache(maxsize=min(256, max(4, _RULE_BYTES // (8 * len(trie)))))(self._rule)
         self.everything: Rule = self.rule(())
         if not self.everything.any_below(np.zeros(1, np.int64), np.array([len(trie)]))[0]:
             raise RequestError("expected at least one item that may be named, got none; widen the filter")
@@ -209,9 +213,20 @@ class Paths:
         return Rule(self, Allowed.from_bitmap(self._base.bitmap, excluded))
 
 
-@lru_cache(maxsize=8)
+_KNOWN_FACTS: WeakKeyDictionary[TokenTrie, dict[int, tuple[bool, Int64Array]]] = WeakKeyDictionary()
+_KNOWN_RANKS: WeakKeyDictionary[TokenTrie, Int64Array] = WeakKeyDictionary()
+"""What passes over a whole trie have found, for as long as somebody else holds the trie: a reload lets it go."""
+
+
 def _facts(trie: TokenTrie, end: int) -> tuple[bool, Int64Array]:
     """Whether paths end in the terminator, and the ranks whose path is nothing else: items without a title."""
+    known = _KNOWN_FACTS.setdefault(trie, {})
+    if end not in known:
+        known[end] = _facts_now(trie, end)
+    return known[end]
+
+
+def _facts_now(trie: TokenTrie, end: int) -> tuple[bool, Int64Array]:
     ranks = np.arange(len(trie))
     length = trie.path_length(ranks)
     is_end = trie.path_tokens[trie.path_start(ranks) + length - 1] == end
@@ -220,8 +235,9 @@ def _facts(trie: TokenTrie, end: int) -> tuple[bool, Int64Array]:
     return bool(is_end.any()), ranks[is_end & (length == 1)]
 
 
-@lru_cache(maxsize=8)
 def _first_ranks(trie: TokenTrie) -> Int64Array:
     """int64[P], ascending: the first rank of every distinct path."""
-    leaf = trie.first_child[1:] == trie.first_child[:-1]
-    return np.sort(trie.span_start[leaf].astype(np.int64))
+    if trie not in _KNOWN_RANKS:
+        leaf = trie.first_child[1:] == trie.first_child[:-1]
+        _KNOWN_RANKS[trie] = np.sort(trie.span_start[leaf].astype(np.int64))
+    return _KNOWN_RANKS[trie]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from genrec.wishes import Wishes
 from index.errors import GenrecError
 from serving import response_schemas as schemas
-from serving.answers import check_fields, response_of
+from serving.answers import check_fields, plan_response, response_of
 from serving.direct import Direct
 from serving.disconnects import while_connected
 from serving.engine import Engine
-from serving.errors import ApiError, api_error
+from serving.errors import ApiError, QueueFull, api_error
+from serving.fallback import FALLEN_BACK_ON, fallback_of
 from serving.json_body import StrictJsonRoute
 from serving.limits import check_batch, check_request
 from serving.openapi import documented
@@ -49,13 +53,19 @@ async def recommend(body: RecommendationRequest, request: Request) -> Response:
     start = time.perf_counter()
     settings, engine = state_of(request)
     check_request(body, settings)
-    check_against(body, engine)
-    history = body.item_ids()
-    answer = await while_connected(
-        request,
-        engine.recommend(history, body.wishes(settings.max_expansions), deadline_of(body, settings)),
-    )
-    response = response_of(answer, body, history, 1000 * (time.perf_counter() - start))
+    history, wishes = body.item_ids(), body.wishes(settings.max_expansions)
+    try:
+        check_against(body, engine)
+        if body.validate_only:
+            response = await asyncio.to_thread(plan_response, engine.live, body, history, wishes, start)
+        else:
+            answer = await while_connected(
+                request, engine.recommend(history, wishes, deadline_of(body, settings))
+            )
+            response = response_of(answer, body, history, _ms_since(start))
+    except FALLEN_BACK_ON as error:
+        response = fallback_of(error, engine, body, history, wishes, _ms_since(start))
+        request.state.facts["fallback"] = response.degraded
     note(request, engine, [response], body.user_id)
     return reply(response)
 
@@ -75,25 +85,33 @@ async def recommend_batch(body: BatchRequest, request: Request) -> Response:
     start = time.perf_counter()
     settings, engine = state_of(request)
     check_batch(body, settings)
-    errors: dict[int, ApiError] = {}
+    results: dict[int, schemas.BatchResult] = {}
+    asked = []
     for place, one in enumerate(body.requests):
+        own = (one, one.item_ids(), one.wishes(settings.max_expansions))
         try:
             check_against(one, engine)
         except ApiError as error:
-            errors[place] = error
-    asked = [(place, one, one.item_ids()) for place, one in enumerate(body.requests) if place not in errors]
-    answers = await while_connected(
-        request,
-        engine.recommend_many(
-            [history for _, _, history in asked],
-            [one.wishes(settings.max_expansions) for _, one, _ in asked],
-            max(deadline_of(one, settings) for one in body.requests),
-        ),
+            results[place] = _result(error, *own, engine, start)
+            continue
+        if one.validate_only:
+            results[place] = await asyncio.to_thread(_planned, *own, engine, start)
+        else:
+            asked.append((place, own))
+    searching = engine.recommend_many(
+        [history for _, (_, history, _) in asked],
+        [wishes for _, (_, _, wishes) in asked],
+        max(deadline_of(one, settings) for one in body.requests),
     )
-    total_ms = 1000 * (time.perf_counter() - start)
-    results: dict[int, schemas.BatchResult] = {place: _failed(error) for place, error in errors.items()}
-    for (place, one, history), answer in zip(asked, answers, strict=True):
-        results[place] = _result(answer, one, history, total_ms)
+    answers: Sequence[Answer | BaseException]
+    try:
+        answers = await while_connected(request, searching)
+    except QueueFull as error:
+        if all(one.fallback == "none" for _, (one, _, _) in asked):
+            raise
+        answers = [error] * len(asked)
+    for (place, own), answer in zip(asked, answers, strict=True):
+        results[place] = _result(answer, *own, engine, start)
     ordered = [results[place] for place in range(len(body.requests))]
     note(request, engine, [one.recommendation for one in ordered if one.recommendation is not None], None)
     return reply(schemas.BatchResponse.model_construct(object="recommendation.batch", results=ordered))
@@ -133,17 +151,37 @@ def deadline_of(body: RecommendationRequest, settings: Settings) -> float:
 
 
 def _result(
-    answer: Answer | BaseException, one: RecommendationRequest, history: list[str], total_ms: float
+    answer: Answer | BaseException,
+    one: RecommendationRequest,
+    history: list[str],
+    wishes: Wishes,
+    engine: Engine,
+    start: float,
 ) -> schemas.BatchResult:
-    if isinstance(answer, Answer):
-        try:
-            found = response_of(answer, one, history, total_ms)
-        except ApiError as error:
-            return _failed(error)
-        return schemas.BatchResult.model_construct(status=200, recommendation=found, error=None)
-    if isinstance(answer, GenrecError):
-        return _failed(api_error(answer))
-    raise answer
+    try:
+        if isinstance(answer, Answer):
+            found = response_of(answer, one, history, _ms_since(start))
+        elif isinstance(answer, FALLEN_BACK_ON):
+            found = fallback_of(answer, engine, one, history, wishes, _ms_since(start))
+        else:
+            raise answer
+    except (ApiError, GenrecError) as error:
+        return _failed(api_error(error))
+    return schemas.BatchResult.model_construct(status=200, recommendation=found, error=None)
+
+
+def _planned(
+    one: RecommendationRequest, history: list[str], wishes: Wishes, engine: Engine, start: float
+) -> schemas.BatchResult:
+    try:
+        found = plan_response(engine.live, one, history, wishes, start)
+    except (ApiError, GenrecError) as error:
+        return _failed(api_error(error))
+    return schemas.BatchResult.model_construct(status=200, recommendation=found, error=None)
+
+
+def _ms_since(start: float) -> float:
+    return 1000 * (time.perf_counter() - start)
 
 
 def _failed(error: ApiError) -> schemas.BatchResult:

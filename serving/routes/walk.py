@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import NoReturn
 
 from fastapi import APIRouter, Request, Response
 
@@ -61,9 +62,16 @@ def _check_steps(body: RecommendationRequest) -> None:
         (decoding.diversity > 0, "diversity"),
     ):
         if asked:
-            raise ApiError(
-                "invalid_request",
-                f"expected a search with steps of its own, got {name}={getattr(decoding, name)!r}; leave it out, "
-                "or ask /v1/recommendations",
-                f"decoding.{name}",
-            )
+            _refuse(f"decoding.{name}", getattr(decoding, name))
+    if body.validate_only:
+        _refuse("validate_only", True)
+    if body.fallback != "none":
+        _refuse("fallback", body.fallback)
+
+
+def _refuse(param: str, value: object) -> NoReturn:
+    raise ApiError(
+        "invalid_request",
+        f"expected a search with steps of its own, got {param}={value!r}; leave it out, or ask /v1/recommendations",
+        param,
+    )

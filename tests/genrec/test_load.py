@@ -188,7 +188,7 @@ def test_every_request_ends_in_the_outcome_it_had() -> None:
         ask(delay=25),
         ask(),
     ]
-    run = run_open(bodies, timeout=0.5)
+    run = run_open(bodies, timeout=2.0)  # what the fast ones have time for on a busy machine
     expected = [
         Outcome.ANSWERED,
         Outcome.SHED,
@@ -207,19 +207,24 @@ def test_every_request_ends_in_the_outcome_it_had() -> None:
 
 
 def test_nothing_is_sent_before_its_moment_and_slow_answers_hold_nobody_up() -> None:
-    run = run_open([ask(delay=0.6)] * 30)
+    run = run_open([ask(delay=2.0)] * 30)
     assert (run.sent >= run.planned).all()
-    assert (run.latency >= 0.6).all()
-    assert np.nanmax(run.sent) < run.ended[0]  # 30 requests within 0.15 s, no answer for 0.6
+    assert (run.latency >= 2.0).all()
+    assert np.nanmax(run.sent) < run.ended.min()  # 30 requests within 0.15 s, no answer for 2
     assert run.connections == 30
 
 
 def test_a_queue_shows_in_the_latencies_because_time_counts_from_the_planned_moment() -> None:
-    """A server that serves one at a time and takes 20 ms, asked every 5 ms: request i waits for i before it."""
+    """A server that serves one at a time and takes 20 ms, asked every 5 ms: the i-th it serves has waited for i.
+
+    On a busy machine requests may overtake each other on their way, so it need not be the i-th that was planned.
+    """
     run = run_open([ask(delay=0.02)] * 20, queue=True)
-    waits = 0.02 * (np.arange(20) + 1) - run.planned
-    assert (run.latency >= waits - 1e-3).all()
-    assert (np.diff(run.ended) > 0).all()
+    ends = 0.02 * (np.arange(20) + 1)
+    assert (np.sort(run.ended) >= ends - 1e-3).all()
+    waits = ends - run.planned
+    assert run.latency.sum() >= waits.sum() - 0.02
+    assert run.latency.max() >= waits.max() - 1e-3
 
 
 def test_a_client_that_is_late_itself_does_not_hide_it() -> None:

@@ -211,6 +211,18 @@ def test_samples_depend_on_their_seed(index, vocabulary) -> None:
     assert texts(1) == texts(1) != texts(2)
 
 
+def test_draws_of_several_histories_are_written_together(index, vocabulary) -> None:
+    """Each has a seed of its own, which must not keep them apart: a draw for a hundred users took a hundred turns."""
+    decoder = FakeDecoder(vocabulary.size)
+    search = CatalogQuerySearch(ModelQueries(decoder, speech_of(index, vocabulary)), index.bm25)
+    requests = [QueryRequest(item_prompt(n), 3, 2, sample_seed=7 + n) for n in range(4)]
+    alone = [search.search([one])[0] for one in requests]
+    each = decoder.calls
+    together = search.search(requests)
+    assert [one.queries for one in together] == [one.queries for one in alone]
+    assert decoder.calls - each < 0.6 * each
+
+
 def test_k1_and_b_of_the_defaults_are_used(index, vocabulary) -> None:
     recommender = scripted(index, vocabulary, "river", "night", k1=0.0, b=0.0)
     mode = recommender.modes["query"]

@@ -153,6 +153,11 @@ class TestDefaults:
             ("title", {"beam": 0}, "known task defaults"),
             ("query", {"queries": 0}, "known task defaults"),
             ("query", {"constraint": "rhyme"}, "known task defaults"),
+            ("query", {"k1": -0.1}, "known task defaults"),
+            ("query", {"k1": float("inf")}, "known task defaults"),
+            ("query", {"k1": float("nan")}, "known task defaults"),
+            ("query", {"b": 1.1}, "known task defaults"),
+            ("query", {"b": float("nan")}, "known task defaults"),
         ],
     )
     def test_others_are_refused(self, name: str, values: dict[str, object], message: str):

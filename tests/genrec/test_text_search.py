@@ -145,6 +145,16 @@ class TestSamples:
             write(decoder, AB, [PROMPT], Text(), Samples(9, seed=5), max_tokens=30)[0]
         )
 
+    def test_of_prompts_with_seeds_of_their_own_are_those_of_each_alone(self) -> None:
+        decoder, seeds = FakeTextDecoder(3), (4, 9, 4)
+        prompts: list[Prompt] = [PROMPT, OTHER, PROMPT]
+        together = write(decoder, AB, prompts, Text(), Samples(6, seeds=seeds), max_tokens=30)
+        for prompt, seed, found in zip(prompts, seeds, together, strict=True):
+            (alone,) = write(decoder, AB, [prompt], Text(), Samples(6, seed=seed), max_tokens=30)
+            assert as_pairs(found) == as_pairs(alone)
+        with pytest.raises(RequestError, match="a seed for each of 1 prompts, got 3"):
+            write(decoder, AB, [PROMPT], Text(), Samples(6, seeds=seeds), max_tokens=30)
+
     def test_top_k_and_top_p_leave_the_rest_out(self) -> None:
         decoder = FakeTextDecoder(3, seed=8)
         logits = decoder.logits_after(decoder.prompt_seed(PROMPT), ()).astype(np.float64)

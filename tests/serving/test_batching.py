@@ -11,7 +11,7 @@ from genrec.search import SearchRequest, search
 from index.errors import DecoderError
 from index.item_filter import Allowed
 from index.trie import build_trie
-from serving.batching import Lane
+from serving.batching import MOST_HELD, Joining, Lane
 from tests.fake_decoder import FakeDecoder, item_prompt
 
 PATHS = [[a, b, c] for a in range(4) for b in range(4) for c in range(4) if (a + b + c) % 3]
@@ -85,3 +85,36 @@ def test_a_prompt_the_model_cannot_take_lets_nobody_join():
         lane.join([1, 2], [a_request(1), a_request(2)])
     assert lane.names == [0]
     assert sorted(drain(lane)) == [0]
+
+
+def test_all_who_find_room_join_at_once():
+    joining = Joining(16)
+    assert [joining.now(waiting, 16) for waiting in (1, 5, 16, 40)] == [1, 5, 16, 16]
+    assert joining.now(3, 3) == 3  # little room, and nobody is left waiting for some
+    assert joining.now(0, 16) == joining.now(9, 0) == 0
+
+
+def test_where_more_wait_they_wait_for_half_a_batch():
+    """Once in threes and fours, a full server stayed there: five prefills of three for one of sixteen."""
+    joining = Joining(16)
+    ends = {1: 3, 2: 3, 3: 3, 4: 3, 5: 4}  # of those that run, by the step in which they end
+    running, joined = 16, []
+    for step in range(1, 40):
+        running -= ends.pop(step, 0)
+        came = joining.now(100, 16 - running)
+        if came:
+            joined.append(came)
+            running += came
+            ends[step + 5] = came  # each runs for five steps
+    assert joined[0] == 9  # three steps' worth
+    assert min(joined) >= 7
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 16])
+def test_nobody_waits_for_longer_than_a_few_steps(batch):
+    joining = Joining(batch)
+    for room in range(1, batch + 1):
+        came = [joining.now(100, room) for _ in range(3 * (MOST_HELD + 1))]
+        gaps = np.diff(np.flatnonzero([-1, *came]))
+        assert max(gaps) <= MOST_HELD + 1
+        assert set(came) <= {0, room}

@@ -10,12 +10,16 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import httptools
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serving.errors import QueueFull
+from serving.engine import Engine
 from serving.logs import logger
-from serving.protocol import RefusingProtocol
+from serving.metrics import Metrics
+from serving.protocol import Door, RefusingProtocol
 from tests.serving.test_real_server import wait_until
 from tests.serving.toy_server import GatedDecoder, Server, index_of_toys, listening, toy_live
 
@@ -199,9 +203,25 @@ def test_who_wants_the_connection_closed_gets_it_closed(closed):
 
 def test_broken_http_behind_a_refusal_is_broken_http(closed):
     peer = closed.connect()
-    peer.send(b"POST /v1/recommendations HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n")
+    peer.send(request() + b"\0\0\r\n\r\n")
     assert peer.answer()[0] == 429
-    assert peer.rest().startswith(b"HTTP/1.1 400")  # it may have come with the refusal
+    assert peer.rest().startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "content-length: 9", "Content-Length : 37", "content-length: +37", "transfer-encoding: chunked",
+        "no colon", "na me: x", "name: \0", ": empty", " folded: x", "bare\nfeed: x",
+    ],
+)  # fmt: skip
+def test_what_the_parser_would_not_take_is_not_refused_before_it(closed, line):
+    """Two readings of where a request ends are how one client gets to speak in another's name."""
+    refused = closed.server.metric("genrec_shed_total", reason="queue_full")
+    peer = closed.connect()
+    peer.send(request(BODY, ASK, line))
+    assert peer.rest().startswith(b"HTTP/1.1 400")
+    assert closed.server.metric("genrec_shed_total", reason="queue_full") == refused
 
 
 def test_who_hangs_up_in_a_refused_body_harms_nobody(closed):
@@ -237,8 +257,8 @@ def test_a_request_that_came_with_a_refused_one_has_its_time(impatient, monkeypa
     decoder = GatedDecoder(sum(index_of_toys().level_sizes))
     decoder.gate.clear()
     server = Server(toy_live(decoder))
-    refusals = iter([QueueFull("full", 1)])
-    monkeypatch.setattr(server.engine, "refusal", lambda: next(refusals, None))
+    full = iter([True])
+    monkeypatch.setattr(Engine, "is_full", lambda *_: next(full, False))
     with listening(server) as port:
         peer = Peer(port)
         peer.send(request() + request())
@@ -265,3 +285,60 @@ def test_refusals_are_in_the_log_of_who_asks_for_them(closed, caplog):
     peer.send(request())
     assert peer.answer()[0] == 429
     wait_until(lambda: any(getattr(one, "facts", {}).get("status") == 429 for one in caplog.records))
+
+
+class Heard:
+    """What httptools makes of some bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.url, self.ends = b"", 0
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.feed_data(data)
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_message_complete(self) -> None:
+        self.ends += 1
+
+
+LINES = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [
+                "host: x", "Connection: keep-alive", "connection: close", "connection: keep-alive, upgrade",
+                "Content-Length: 3", "content-length:0", "content-length: 3, 3", "content-length: 3 3",
+                "transfer-encoding: chunked", "upgrade: h2c", "Expect: 100-continue", "x-request-id:  a-1\t",
+                "proxy-connection: close", "te: trailers", "connection : close", "x:", "", " ",
+            ]
+        ),
+        st.tuples(st.text("aZ-_:. \t\0", max_size=4), st.text("a:\t\n\r\x7f\x80é, ", max_size=5)).map(": ".join),
+    ),
+    max_size=5,
+)  # fmt: skip
+
+
+class FullEngine:
+    """Has no place for anybody."""
+
+    metrics = Metrics()
+
+    def is_full(self, coming: int) -> bool:
+        return True
+
+
+@given(LINES, st.binary(max_size=12))
+@example(["content-length: 3", "x: y"], b"abc")
+def test_the_door_reads_a_request_as_the_parser_does(lines, rest):
+    """Or leaves it to the parser: a head that it misread would end in the middle of another request."""
+    data = "\r\n".join([f"POST {ASK} HTTP/1.1", *lines]).encode("latin-1", "replace") + b"\r\n\r\n" + rest
+    refused = Door(FullEngine(), [ASK]).refused(data)  # type: ignore[arg-type]
+    if refused is None:
+        assert lines != ["content-length: 3", "x: y"]
+        return
+    whole = data[: refused.length].ljust(refused.length, b" ")
+    assert Heard(whole[:-1]).ends == 0
+    heard = Heard(whole)
+    assert (heard.url, heard.ends) == (ASK.encode(), 1)
+    assert heard.parser.should_keep_alive()
+    assert not heard.parser.should_upgrade()

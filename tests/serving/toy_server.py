@@ -46,8 +46,10 @@ class GatedDecoder(FakeDecoder):
 
 @cache
 def index_of_toys() -> ItemIndex:
-    """Built once for all tests."""
-    return toy_index()
+    """Built once for all tests. The first search compiles for seconds, which no deadline of a test is to pay for."""
+    index = toy_index()
+    Recommender(index, FakeDecoder(sum(index.level_sizes))).recommend(["i1"], k=2)
+    return index
 
 
 def toy_live(decoder: Any = None, model: str = MODEL) -> LiveBundle:
