@@ -163,7 +163,7 @@ def test_a_full_queue_takes_nothing_and_says_when_to_come_again():
         decoder.gate.clear()
         running = asyncio.ensure_future(engine.recommend([], PLAIN))
         await entered(decoder)
-        with pytest.raises(QueueFull, match="among 2 waiting"):
+        with pytest.raises(QueueFull, match="one of 2 places"):
             await engine.recommend_many([[], [], []], [PLAIN] * 3)
         waiting = [asyncio.ensure_future(engine.recommend([], PLAIN)) for _ in range(2)]
         await asyncio.sleep(0)
