@@ -86,7 +86,7 @@ def _native(bundle: Bundle, tasks: Collection[str]) -> Mapping[str, Decoder]:
         return dict.fromkeys(tasks, decoder)
     from genrec.decoders.native_text import native_text_decoder
 
-    writer = native_text_decoder(model)
+    writer = native_text_decoder(model, bundle.index.trie)
     return {name: writer if TASKS[name].is_text else decoder for name in tasks}
 
 

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,11 @@ class BundleText:
     @classmethod
     def of(cls, index: ItemIndex, vocabulary: TextVocabulary, form: SpeechForm) -> BundleText:
         """Tokenise the titles of an index and build their trie."""
-        return cls(vocabulary, form, build_title_trie(index.catalog.titles, vocabulary.answers))
+        return cls(vocabulary, form, _title_trie(index, vocabulary))
 
     def over(self, index: ItemIndex) -> BundleText:
         """The same for a changed catalog."""
-        return replace(self, titles=build_title_trie(index.catalog.titles, self.vocabulary.answers))
+        return replace(self, titles=_title_trie(index, self.vocabulary))
 
     def manifest(self) -> dict[str, Any]:
         """What a manifest says of it beside its files."""
@@ -59,6 +60,18 @@ class BundleText:
         (files / TITLES).mkdir()
         for name, array in self.titles.arrays().items():
             save_array(files / TITLES, name, array)
+
+
+def _title_trie(index: ItemIndex, vocabulary: TextVocabulary) -> TokenTrie:
+    """The titles of an index as answers: behind the codes of the item where answers have a plan."""
+    answers = vocabulary.answers
+    if vocabulary.facts.plan:
+        plans = vocabulary.planned(index.level_tokens).tolist()
+
+        def answers(texts: Sequence[str]) -> list[list[int]]:
+            return [plan + words for plan, words in zip(plans, vocabulary.answers(texts), strict=True)]
+
+    return build_title_trie(index.catalog.titles, answers)
 
 
 def load_text(artifact: Artifact, items: int) -> BundleText | None:

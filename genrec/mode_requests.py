@@ -12,6 +12,7 @@ import numpy as np
 from genrec.modes import AnyMode, QueryMode, TrieMode
 from genrec.queries import QueryRequest, QueryResult
 from genrec.search import Normalize, SearchRequest, SearchResult, Synchronize, search
+from genrec.vocabulary import one_line
 from genrec.wishes import Wishes, resolve
 from index.item_filter import Allowed
 from index.item_index import ItemIndex
@@ -61,14 +62,22 @@ def with_history(
     seed = _sample_seed(wishes.seed, rows) if wishes.sample else None
     seen = rows if wishes.exclude_seen else rows[:0]
     if isinstance(shared, QueryRequest):
+        assert isinstance(mode, QueryMode)
         excluded = np.concatenate([shared.exclude, seen])
-        return replace(shared, prompt=prompt, exclude=excluded, sample_seed=seed)
+        context = query_context(mode, rows, mode.defaults.context)
+        return replace(shared, prompt=prompt, exclude=excluded, context=context, sample_seed=seed)
     assert isinstance(mode, TrieMode)
     allowed = shared.allowed
     if len(seen):
         ranks = np.asarray(mode.trie.rank_of_item[seen], np.int64)
         allowed = Allowed.from_bitmap(allowed.bitmap, np.concatenate([allowed.excluded, ranks]))
     return replace(shared, prompt=prompt, allowed=allowed, sample_seed=seed)
+
+
+def query_context(mode: QueryMode, rows: Int64Array, items: int) -> str:
+    """What is searched for behind the queries of a history int64[P]: the titles of its newest ``items``."""
+    newest = rows[len(rows) - min(items, len(rows)) :].tolist()
+    return " ".join(title for row in newest if (title := one_line(mode.speech.titles[row])))
 
 
 def run_mode(

@@ -19,7 +19,7 @@ WEIGHTS_FILE = "native_model.safetensors"
 RESIDUAL_CODES = "residual_codes"
 PATH_CODES = "path_codes"
 TEXT_FORM_KEY = "text_form"
-TEXT_FORM = 1
+TEXT_FORM = 2
 """Raised whenever text branches are laid out another way (positions, marks, what they see): weights do not tell, and
 a model taught another form writes nonsense without an error."""
 
@@ -47,7 +47,7 @@ class NativeConfig:
     """At most this many code paths, those with the most training events, get a vector of their own on the way out
     (:mod:`genrec.own_paths`). Bounded for the same reason."""
     text_size: int = 0  # V, tokens of the text vocabulary, marks included; 0: the model writes no text
-    max_text: int = 0  # most tokens of an answer, its terminator counted
+    max_text: int = 0  # most words of an answer, its terminator counted
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code_sizes", tuple(int(size) for size in self.code_sizes))
@@ -87,12 +87,12 @@ class NativeConfig:
 
     @property
     def positions(self) -> int:
-        """Most positions of the body: the start, the items, and a text branch behind them."""
-        return 1 + self.max_items + (1 + self.max_text if self.text_size else 0)
+        """Most positions of the body: the start, the items, and behind them a mark, a plan and words."""
+        return 1 + self.max_items + (2 + self.max_text if self.text_size else 0)
 
     @property
     def text_position(self) -> int:
-        """Position of a mark, whatever stands before it; answer tokens count on from there.
+        """Position of a mark, whatever stands before it; the plan and the words count on from there.
 
         Positions are learned one by one: text that began where its history ends would have to learn at every place
         what follows what.

@@ -6,8 +6,8 @@ states, and a head emits the next item's codes level by level, each conditioned 
 of codes that training saw often enough have a vector of their own there too (:mod:`genrec.own_paths`). A new
 item is read and spoken of as soon as it has codes.
 
-A model with a text vocabulary also writes: behind any position a *branch* of a task token and text tokens may
-follow, which sees the history up to there and itself (:mod:`genrec.text_branch`). Body and positions are the same.
+A model with a text vocabulary also writes: behind any position a *branch* of a task token, an item and words about it
+may follow, which sees the history up to there and itself (:mod:`genrec.text_branch`). The body is the same.
 
 It knows nothing of tries, users or files of interactions. What code belongs to which item comes in as an
 array and is not part of the weights; own vectors are kept under code paths, not under an item's row, so
@@ -145,8 +145,6 @@ class NativeModel(nn.Module):
         output = self.body(
             inputs_embeds=torch.cat([start, items], 1), past_key_values=trunk, use_cache=trunk is not None
         )
-        if trunk is not None:
-            trunk.output = output.last_hidden_state
         return self.dropout(output.last_hidden_state)  # type: ignore[no-any-return]
 
     def item_vectors(self, rows: Tensor) -> Tensor:

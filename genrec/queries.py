@@ -37,6 +37,8 @@ class QueryRequest:
     exclude: Int64Array = field(
         default_factory=lambda: _NOTHING
     )  # rows never returned: the history, and more
+    context: str = ""
+    """What the catalog is searched for behind every query: titles of the history."""
     sample_seed: int | None = None
     """Draw the queries instead of taking the most probable ones."""
     diversity: Diversity | None = None
@@ -50,7 +52,7 @@ class UsedQuery:
     text: str
     score: float  # its log-probability
     found: int  # items of the answer that it found
-    matched_terms: tuple[str, ...]  # its words, as analysed, that an item it found has
+    matched_terms: tuple[str, ...]  # its own words, as analysed, that an item it found has
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +62,8 @@ class QueryResult:
     rows: Int32Array  # [<= k] catalog rows, none twice
     scores: Float64Array  # [<= k] of BM25, under the query that found the item
     query: Int64Array  # [<= k] place of that query in ``queries``
-    matched_terms: tuple[tuple[TermScore, ...], ...]  # [<= k] what each of its terms gives the item's score
+    matched_terms: tuple[tuple[TermScore, ...], ...]
+    """[<= k] what each of its terms, and of the context's, gives the item's score."""
     queries: tuple[UsedQuery, ...]  # in the order in which they were merged
     expansions: int = 0  # prefixes whose next tokens were scored
     model_calls: int = 0

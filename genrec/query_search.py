@@ -17,6 +17,7 @@ import numpy as np
 from genrec.grounding import Grounded, Query, ground, matched_terms
 from genrec.queries import QueryRequest, QueryResult, UsedQuery
 from genrec.query_writers import QueryWriter, WrittenQuery
+from index.bm25.analyzer import analyze
 from index.bm25.base import Bm25, TermScore
 from index.counted import counted
 from index.types import Int64Array
@@ -68,7 +69,10 @@ class CatalogQuerySearch:
             calls = self.writer.calls
             written = self.writer.write(asked, [np.array(one.rows, np.int64) for one in so_far])
             grounded = ground(
-                [[Query(one.text, one.score) for one in queries] for queries in written],
+                [
+                    [Query(_searched(one, request), one.score) for one in queries]
+                    for request, queries in zip(asked, written, strict=True)
+                ],
                 self.bm25,
                 [request.k - len(one.rows) for request, one in zip(asked, so_far, strict=True)],
                 [request.allowed for request in asked],
@@ -81,15 +85,15 @@ class CatalogQuerySearch:
                 if is_short and len(items.rows) and self._goes_on(requests[place]):
                     more.append(place)
             waiting = more
-        return [self._result(one) for one in found]
+        return [self._result(*one) for one in zip(requests, found, strict=True)]
 
     def _goes_on(self, request: QueryRequest) -> bool:
         return request.constraint == "catalog_ngrams" and self.writer.finds_always
 
-    def _result(self, found: _Found) -> QueryResult:
+    def _result(self, request: QueryRequest, found: _Found) -> QueryResult:
         rows, scores = np.array(found.rows, np.int32), np.array(found.scores, np.float32)
         query = np.array(found.query, np.int64)
-        queries = [Query(one.text, one.score) for one in found.queries]
+        queries = [Query(_searched(one, request), one.score) for one in found.queries]
         terms = matched_terms(Grounded(rows, scores, query, len(rows)), queries, self.bm25)
         used = tuple(
             UsedQuery(
@@ -97,10 +101,12 @@ class CatalogQuerySearch:
                 score=one.log_probability,
                 found=found.query.count(place),
                 matched_terms=_words(
-                    [own for own, by in zip(terms, found.query, strict=True) if by == place]
+                    [own for own, by in zip(terms, found.query, strict=True) if by == place], own_terms
                 ),
             )
-            for place, one in enumerate(found.queries)
+            for place, (one, own_terms) in enumerate(
+                zip(found.queries, analyze([one.text for one in found.queries]), strict=True)
+            )
         )
         idle = sum(one.found == 0 for one in used)
         notes = (
@@ -117,6 +123,11 @@ class CatalogQuerySearch:
         )
 
 
-def _words(terms: Sequence[Sequence[TermScore]]) -> tuple[str, ...]:
-    """The distinct terms, in the order in which they come first."""
-    return tuple(dict.fromkeys(one.term for of_item in terms for one in of_item))
+def _searched(query: WrittenQuery, request: QueryRequest) -> str:
+    """What BM25 looks for."""
+    return f"{query.text} {request.context}" if request.context else query.text
+
+
+def _words(terms: Sequence[Sequence[TermScore]], own: Sequence[str]) -> tuple[str, ...]:
+    """The distinct terms that are a query's own, in the order in which they come first."""
+    return tuple(dict.fromkeys(one.term for of_item in terms for one in of_item if one.term in own))

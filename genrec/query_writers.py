@@ -16,7 +16,8 @@ import numpy as np
 from genrec.decoders.base import Decoder
 from genrec.decoders.counted_decoder import counted_decoder
 from genrec.grammars.base import Grammar
-from genrec.grammars.catalog_ngrams import CatalogNgrams, catalog_ngrams
+from genrec.grammars.catalog_ngrams import CatalogNgrams, ItemNgrams, catalog_ngrams
+from genrec.grammars.planned import Planned
 from genrec.grammars.text import Text
 from genrec.queries import QueryRequest
 from genrec.speech import Speech
@@ -24,8 +25,9 @@ from genrec.text_beams import Beams
 from genrec.text_samples import Samples
 from genrec.text_search import Written, write
 from index.bm25.analyzer import analyze
+from index.item_filter import Allowed, RankBitmap
 from index.ngram_trie import NgramTrie
-from index.types import Int64Array
+from index.types import BoolArray, Int64Array
 
 LENGTH_PENALTY = 0.0
 """Queries are ranked by their probability. Divided by their length, as by default in Hugging Face, long ones win."""
@@ -92,6 +94,7 @@ class ModelQueries:
     def __init__(self, decoder: Decoder, speech: Speech) -> None:
         self._decoder = counted_decoder(decoder)
         self._speech = speech
+        self._codes = speech.index.trie
 
     @property
     def calls(self) -> int:
@@ -110,42 +113,68 @@ class ModelQueries:
         queries: list[list[WrittenQuery]] = [[] for _ in requests]
         groups: dict[tuple[bool, Beams | Samples], list[int]] = {}
         for place, request in enumerate(requests):
-            is_free = request.constraint == "free"
-            if is_free or self._has_more(request, found[place]):
-                groups.setdefault((is_free, _method(request)), []).append(place)
+            if self._has_more(request, found[place]):
+                groups.setdefault((request.constraint == "free", _method(request)), []).append(place)
         for (is_free, shared), places in groups.items():
             method = shared
             if isinstance(shared, Samples):  # each draws from its own seed, and all are written together
                 seeds = [requests[place].sample_seed for place in places]
                 method = replace(shared, seeds=tuple(seed for seed in seeds if seed is not None))
-            grammars: list[Grammar] = [
-                _FREE if is_free else self._held(requests[place], found[place]) for place in places
-            ]
+            grammars = [self._grammar(requests[place], found[place]) for place in places]
+            most = FREE_TOKENS if is_free else self.ngrams.trie.longest_path
             texts = write(
                 self._decoder,
                 self._speech.vocabulary,
                 [requests[place].prompt for place in places],
                 grammars,
                 method,
-                max_tokens=FREE_TOKENS if is_free else self.ngrams.trie.longest_path,
+                max_tokens=most + len(self._speech.vocabulary.facts.plan),
                 normalize="vocabulary",
             )
             for place, own in zip(places, texts, strict=True):
                 queries[place] = _queries(own)[: requests[place].queries]
         return queries
 
-    def _held(self, request: QueryRequest, found: Int64Array) -> CatalogNgrams:
-        excluded = np.concatenate([request.exclude, found])
-        return CatalogNgrams(self.ngrams, self.ngrams.allowed(request.allowed, excluded))
+    def _grammar(self, request: QueryRequest, found: Int64Array) -> Grammar:
+        """What the queries of a request are held to."""
+        is_free = request.constraint == "free"
+        if not self._speech.vocabulary.facts.plan:
+            if is_free:
+                return _FREE
+            excluded = np.concatenate([request.exclude, found])
+            return CatalogNgrams(self.ngrams, self.ngrams.allowed(request.allowed, excluded))
+        allowed = self._plans(request, found)
+        if is_free:
+            return Planned(_FREE, self._codes, allowed)
+        item = self._codes.item_at_rank
+        return Planned(
+            CatalogNgrams(self.ngrams, Allowed()),
+            self._codes,
+            allowed,
+            lambda rank: ItemNgrams(self.ngrams, int(item[rank])),
+        )
 
     def _has_more(self, request: QueryRequest, found: Int64Array) -> bool:
-        """Whether an allowed item with words has not been found yet."""
-        findable = np.diff(self.ngrams.begin) > 0
+        """Whether there is something to write: for queries with a plan or held to n-grams, an allowed item that has
+        words and has not been found yet."""
+        if self._speech.vocabulary.facts.plan:
+            return not self._plans(request, found).is_empty(len(self._codes))
+        return request.constraint == "free" or bool(self._findable(request, found).any())
+
+    def _plans(self, request: QueryRequest, found: Int64Array) -> Allowed:
+        """The items that queries with a plan may be about, by rank."""
+        findable = self._findable(request, found)
+        return Allowed.from_bitmap(RankBitmap.from_mask(findable[np.asarray(self._codes.item_at_rank)]))
+
+    def _findable(self, request: QueryRequest, found: Int64Array) -> BoolArray:
+        """bool[N]: the allowed items that have words and have not been found yet."""
+        is_free = request.constraint == "free"
+        findable = self._speech.is_titled.copy() if is_free else np.diff(self.ngrams.begin) > 0
         if request.allowed is not None:
             findable &= request.allowed
         findable[request.exclude] = False
         findable[found] = False
-        return bool(findable.any())
+        return findable
 
 
 def _method(request: QueryRequest) -> Beams | Samples:

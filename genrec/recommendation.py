@@ -34,7 +34,7 @@ class RecommendedItem:
     below one, and with an additive prior; None in query mode."""
     generated: str | None = None
     """The text the model wrote for it: the title, or the query that found it; None where it wrote codes."""
-    matched_terms: tuple[TermScore, ...] = ()  # what each word of the query gives to the score
+    matched_terms: tuple[TermScore, ...] = ()  # what each word that was searched for gives to the score
 
 
 @dataclass(frozen=True, slots=True)

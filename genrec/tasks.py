@@ -203,6 +203,8 @@ class QueryDefaults(TaskDefaults):
     k1: float | None = None
     """Of BM25, tuned on validation; None: as the index was built."""
     b: float | None = None
+    context: int = 0
+    """BM25 also looks for the titles of so many of the newest items, behind every query; tuned with k1 and b."""
 
     def is_known(self) -> bool:
         """Whether every value makes sense."""
@@ -210,6 +212,7 @@ class QueryDefaults(TaskDefaults):
             self.normalize in get_args(Normalize)
             and self.beam >= 1
             and self.queries >= 1
+            and self.context >= 0
             and self.constraint in get_args(QueryConstraint)
             and (self.k1 is None or 0 <= self.k1 < inf)
             and (self.b is None or 0 <= self.b <= 1)

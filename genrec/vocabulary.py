@@ -12,6 +12,8 @@ families answer differently are decided once, when a vocabulary is made:
   and kept for an encoder.
 - *The end.* Every answer ends in one token, the model's EOS, and no title can contain it: text that looks like a
   special token is read as plain text.
+- *The plan.* A native model says which item it means before it writes a word: an answer of its begins with the item's
+  codes, a token for each, behind the tokens of text. They say nothing.
 
 Texts are one line: runs of white space count as one space. It needs the ``tokenizers`` package, not torch.
 """
@@ -50,10 +52,12 @@ class TextFacts:
     behind: tuple[int, ...] = ()  # ids behind every prompt: of an encoder only
     lead: str = " "  # what an answer begins with, as text, so that it continues a prompt
     longest: int = LONGEST_ANSWER  # most tokens of an answer, the terminator included; longer ones are cut
+    plan: tuple[int, ...] = ()  # codes at each level, where an answer begins with the codes of an item
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {**asdict(self), "before": list(self.before), "behind": list(self.behind)}
+        """As JSON values; without a plan where there is none, as before there were any."""
+        values = {name: list(one) if isinstance(one, tuple) else one for name, one in asdict(self).items()}
+        return values if self.plan else {name: one for name, one in values.items() if name != "plan"}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TextFacts:
@@ -63,8 +67,9 @@ class TextFacts:
             IndexFormatError: an unknown or missing key, or a value that makes no sense.
         """
         try:
-            facts = cls(**{**values, "before": tuple(values["before"]), "behind": tuple(values["behind"])})
-            if facts.end < 0 or facts.longest < 2:
+            lists = {"before": values["before"], "behind": values["behind"], "plan": values.get("plan", ())}
+            facts = cls(**{**values, **{name: tuple(one) for name, one in lists.items()}})
+            if facts.end < 0 or facts.longest < 2 or min(facts.plan, default=1) < 1:
                 raise ValueError(values)
         except (TypeError, KeyError, ValueError) as error:
             raise IndexFormatError(
@@ -96,7 +101,9 @@ class TextVocabulary:
             )
         self.tokenizer = tokenizer
         self.facts = facts
-        self.size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
+        self.words = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
+        """Tokens of text: 0 .. words - 1. Those of a plan stand behind them."""
+        self.size = self.words + sum(facts.plan)
 
     @property
     def end(self) -> int:
@@ -121,6 +128,10 @@ class TextVocabulary:
         )
         return [[*[token for token in one.ids if token != end][:most], end] for one in encoded]
 
+    def planned(self, level_tokens: IntArray) -> IntArray:
+        """The tokens of a plan, of an item's codes as tokens of the trie of codes (int, any shape)."""
+        return level_tokens + self.words
+
     def prompt(self, text: str) -> Int64Array:
         """int64[P]: a prose prompt that an answer will follow, line breaks kept, without a space at its end."""
         ids = self.tokenizer.encode(text.rstrip(), add_special_tokens=False).ids
@@ -131,7 +142,7 @@ class TextVocabulary:
         plain = [int(token) for token in ids]
         if self.end in plain:
             plain = plain[: plain.index(self.end)]
-        return one_line(self.tokenizer.decode(plain, skip_special_tokens=True))
+        return one_line(self.decoded(plain))
 
     def literal(self, text: str) -> list[int]:
         """Token ids of a text as it stands, white space and all, to be laid behind other tokens.
@@ -148,8 +159,12 @@ class TextVocabulary:
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decoded(self, ids: Sequence[int]) -> str:
-        """The text of tokens as it stands, white space kept; the terminator and other special tokens say nothing."""
-        return str(self.tokenizer.decode([int(token) for token in ids], skip_special_tokens=True))
+        """The text of tokens as it stands, white space kept.
+
+        A plan, the terminator and other special tokens say nothing.
+        """
+        words = [int(token) for token in ids if token < self.words]
+        return str(self.tokenizer.decode(words, skip_special_tokens=True))
 
     def mark(self, name: str) -> int:
         """The id of the token ``<name>``.
@@ -189,6 +204,7 @@ class TextVocabulary:
         *,
         marks: Sequence[str] = MARKS,
         longest: int = LONGEST_ANSWER,
+        plan: Sequence[int] = (),
     ) -> TextVocabulary:
         """A vocabulary of the catalog's own words: byte-level BPE, so that no text is unknown to it.
 
@@ -198,7 +214,8 @@ class TextVocabulary:
             titles: what to learn from; any other text can still be written.
             size: tokens wanted: ``<end>``, the marks, 256 bytes, and merges as far as the titles have them.
             marks: names of the tokens that say what a compact prompt wants.
-            longest: most tokens of an answer.
+            longest: most tokens of an answer, a plan not counted.
+            plan: codes at each level, where answers begin with a plan.
 
         Raises:
             RequestError: ``size`` leaves no room for the bytes.
@@ -218,7 +235,8 @@ class TextVocabulary:
             show_progress=False,
         )
         tokenizer.train_from_iterator((" " + one_line(title) for title in titles), trainer)
-        return cls(tokenizer, TextFacts(end=int(tokenizer.token_to_id(END)), longest=longest))
+        end = int(tokenizer.token_to_id(END))
+        return cls(tokenizer, TextFacts(end=end, longest=longest, plan=tuple(plan)))
 
     @classmethod
     def of_pretrained(

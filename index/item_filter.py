@@ -79,6 +79,11 @@ class Allowed:
             ranks = ranks[bitmap.contains(ranks)]
         return Allowed(bitmap, ranks)
 
+    def is_empty(self, items: int) -> bool:
+        """Whether no item of ``items`` may be had."""
+        all_ranks = np.array([0]), np.array([items])
+        return not AllowedBatch([self], items).count(np.zeros(1, np.int64), *all_ranks)[0]
+
 
 class AllowedBatch:
     """The rules of B requests, asked together."""

@@ -85,7 +85,7 @@ class RecommendedItem(Sent):
         str | None, Field(description="What the model wrote: the title or the query; null for codes.")
     ]
     matched_terms: Annotated[
-        list[MatchedTerm], Field(description="In query mode: the query's words that the item has.")
+        list[MatchedTerm], Field(description="In query mode: what was searched for that the item has.")
     ]
     fields: Annotated[dict[str, JsonValue], Field(description="The return_fields of the request.")]
     explanation: Annotated[Explanation | None, Field(description="With explain: true.")]

@@ -25,13 +25,19 @@ END, SPACE = "∎", "␣"
 
 
 def label_of(mode: TrieMode, index: ItemIndex) -> Label:
-    """The tokens of a mode's trie in words: codes, or pieces of a title."""
+    """The tokens of a mode's trie in words: codes, pieces of a title, or codes and behind them a title."""
+    codes = code_label(index)
     if not mode.spec.is_text:
-        return code_label(index)
+        return codes
     vocabulary = mode.speech.vocabulary
 
-    def label(tokens: Sequence[TokenId], _: int) -> str:
-        return vocabulary.text(tokens) or (END if vocabulary.end in tokens else SPACE)
+    def label(tokens: Sequence[TokenId], depth: int) -> str:
+        plan = [token - vocabulary.words for token in tokens if token >= vocabulary.words]
+        said = [token for token in tokens if token < vocabulary.words]
+        parts = [codes(plan, depth)] if plan else []
+        if said:
+            parts.append(vocabulary.text(said) or (END if vocabulary.end in said else SPACE))
+        return " · ".join(parts)
 
     return label
 

@@ -19,9 +19,9 @@ from tests.fake_decoder import FakeDecoder
 BEAM = 5
 
 
-def toy_text(index: ItemIndex, size: int = 300) -> BundleText:
-    """The text part of a bundle over an index."""
-    vocabulary = TextVocabulary.train(index.catalog.titles, size)
+def toy_text(index: ItemIndex, size: int = 300, *, plan: bool = False) -> BundleText:
+    """The text part of a bundle over an index; of a native model with ``plan``."""
+    vocabulary = TextVocabulary.train(index.catalog.titles, size, plan=index.level_sizes if plan else ())
     return BundleText.of(index, vocabulary, SpeechForm("compact"))
 
 

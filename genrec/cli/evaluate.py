@@ -228,5 +228,7 @@ def _rows(result: Evaluation, columns: tuple[str, ...], *, seconds: bool = False
 def _asked(defaults: TaskDefaults) -> str:
     how = f"{defaults.normalize} normalisation, beam {defaults.beam}"
     if isinstance(defaults, QueryDefaults):
-        return f"{counted(defaults.queries, 'query', 'queries')}, {defaults.constraint}, beam {defaults.beam}"
+        behind = f", {counted(defaults.context, 'title')} behind each" if defaults.context else ""
+        queries = counted(defaults.queries, "query", "queries")
+        return f"{queries}, {defaults.constraint}{behind}, beam {defaults.beam}"
     return how

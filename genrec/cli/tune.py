@@ -23,7 +23,7 @@ from genrec.cli.options import (
 from genrec.cli.output import answers, print_json, print_table, stages
 from genrec.cli.recommend import BundlePath
 from genrec.evaluation.bundle_tuning import tune_bundle
-from genrec.evaluation.query_tuning import DEPTH
+from genrec.evaluation.query_tuning import CONTEXT, DEPTH
 from index.counted import counted
 
 
@@ -39,7 +39,9 @@ def tune(
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Choose k1 and b of BM25 for the queries a bundle's model writes, on validation, and keep them in the bundle.
+    """Choose how the queries of a bundle's model are searched with, on validation, and keep it in the bundle.
+
+    That is k1 and b of BM25, and how many titles of a history stand behind each of its queries.
 
     Training does it already; do it again when the catalog has changed much. Test events are not looked at.
     """
@@ -54,15 +56,22 @@ def tune(
     if json:
         print_json({**asdict(tuned), "seconds": total})
         return
-    every_b = sorted({b for _, b, _ in tuned.tried})
-    found = {(k1, b): recall for k1, b, recall in tuned.tried}
+    print_table(
+        f"recall@{DEPTH} with k1 {tuned.tried[0].k1:g}, b {tuned.tried[0].b:g}",
+        ("titles of the history behind a query", f"recall@{DEPTH}"),
+        [(f"{one.context}", f"{one.recall:.4f}") for one in tuned.tried[: len(CONTEXT)]],
+        numbers_from=1,
+    )
+    found = {(one.k1, one.b): one.recall for one in tuned.tried if one.context == tuned.context}
+    every_b = sorted({b for _, b in found})
     rows = [
         (f"k1 {k1:g}", *(f"{found[k1, b]:.4f}" if (k1, b) in found else "" for b in every_b))
-        for k1 in sorted({k1 for k1, _, _ in tuned.tried})
+        for k1 in sorted({k1 for k1, _ in found})
     ]
     title = f"recall@{DEPTH} of {counted(tuned.users, 'validation case')}"
     print_table(title, ("", *(f"b {b:g}" for b in every_b)), rows, numbers_from=1)
     answers.print(
-        f"k1 {tuned.k1:g}, b {tuned.b:g}: {tuned.recall:.4f}, where the index has {tuned.built:.4f}; "
+        f"k1 {tuned.k1:g}, b {tuned.b:g}, {counted(tuned.context, 'title')} of the history: {tuned.recall:.4f}, "
+        f"where the index alone has {tuned.built:.4f}; "
         f"written into {bundle} in {total} s"
     )

@@ -55,8 +55,6 @@ def write_native(model: NativeModel, directory: Path) -> BodyShape:
         text = {
             "text_embedding": array(model.text.embedding.weight),
             "text_bias": array(model.text.bias),
-            "text_intent": array(model.text.intent.weight).T,
-            "text_intent_bias": array(model.text.intent.bias),
         }
         if text["text_embedding"].size >= _HEAD_GRAPH_FROM:
             sums = _sums_graph(array(model.text.embedding.weight), array(model.text.bias))

@@ -118,7 +118,7 @@ def open_export(
         native = OnnxNativeDecoder(graphs, matrices, config, facts.body, index.codes, threads)
         if not any(TASKS[name].is_text for name in tasks):
             return dict.fromkeys(tasks, native)
-        writer = open_native_text(native, graphs, matrices, threads)
+        writer = open_native_text(native, index.trie, graphs, matrices, threads)
         return {name: writer if TASKS[name].is_text else native for name in tasks}
     if facts.family == CAUSAL_LM:
         codes = OnnxDecoder.open(

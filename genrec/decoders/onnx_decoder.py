@@ -204,7 +204,7 @@ class OnnxDecoder:
         used = _own_states([states[index] for index in active])
         ids = np.asarray(token, np.int64) + self.token_offset
         parents = np.asarray(parent, np.int64)
-        self._check_tokens(ids)
+        self._check_tokens(ids, len(self._embedding))
         check_parents([state.slots for state in used], rows, parents)
         prompt_length = np.array([len(state.prompt) for state in used])
         sees, depth = tree_mask(prompt_length, [state.parent for state in used], rows, parents)

@@ -33,6 +33,7 @@ from genrec.decoders.exported import (
 )
 from genrec.decoders.native_decoder import NativeDecoder
 from genrec.decoders.onnx_graph import OPSET
+from genrec.decoders.planned_text import PlannedText
 from genrec.decoders.torch_decoder import TorchDecoder
 from genrec.tasks import TASKS
 from index.errors import DecoderError, RequestError, require
@@ -179,10 +180,9 @@ def _write(bundle: Bundle, reference: Decoder, directory: Path) -> ExportFacts:
 def _cases(bundle: Bundle, task: str, reference: Decoder, seed: int) -> CheckCases:
     if isinstance(reference, NativeDecoder):
         return native_cases(reference, seed)
+    if isinstance(reference, PlannedText):
+        return native_text_cases(reference, len(bundle.index.catalog), seed)
     assert isinstance(reference, CausalDecoder)
-    if bundle.family == NATIVE:
-        items = len(bundle.index.catalog)
-        return native_text_cases(reference, bundle.speech.form.max_items, items, seed)
     return language_cases(reference, seed)
 
 
@@ -202,19 +202,29 @@ def native_cases(decoder: NativeDecoder, seed: int) -> CheckCases:
     )
 
 
-def native_text_cases(decoder: CausalDecoder, max_items: int, items: int, seed: int) -> CheckCases:
-    """Histories as for codes, a mark behind them, and tokens of the whole text vocabulary."""
+def native_text_cases(decoder: PlannedText, items: int, seed: int) -> CheckCases:
+    """Histories as for codes, a mark behind them, and answers of codes of every level and all words.
+
+    Few of such plans name an item, so both kinds of plan are fed.
+    """
     rng = np.random.default_rng(seed)
-    lengths = (0, max_items + 2, 1, 5, max_items - 1)
+    config = decoder.config
+    lengths = (0, config.max_items + 2, 1, 5, config.max_items - 1)
     rows = [rng.integers(0, items, length) for length in lengths]
-    marks = [Tokens(rng.integers(0, decoder.vocabulary, 1)) for _ in rows]
+    marks = [Tokens(rng.integers(0, config.text_size, 1)) for _ in rows]
     longer = [np.append(one, rng.integers(0, items, 2)) for one in rows]
+
+    def tokens_at(depth: int) -> tuple[int, int]:
+        if depth >= config.levels:
+            return 0, config.text_size
+        return config.text_size + config.offsets[depth], config.text_size + config.offsets[depth + 1]
+
     return CheckCases(
         prompts=tuple((Items(one), mark) for one, mark in zip(rows, marks, strict=True)),
         longer=tuple((Items(one), mark) for one, mark in zip(longer, marks, strict=True)),
         lengths=lengths,
-        tokens_at=lambda depth: (0, decoder.vocabulary),
-        depth=_DEPTH,
+        tokens_at=tokens_at,
+        depth=config.levels + _DEPTH,
     )
 
 

@@ -80,6 +80,11 @@ class OnnxNativeDecoder:
         self._out, self._out_bias = matrix("out"), matrix("out_bias")  # [L, F, H], [L, H]
 
     @property
+    def code_embedding(self) -> Float32Array:
+        """float32[V, H] of every code."""
+        return self._codes.embedding
+
+    @property
     def items(self) -> int:
         """N, the rows of the catalog."""
         return len(self._item_tokens)

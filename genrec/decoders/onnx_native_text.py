@@ -1,4 +1,4 @@
-"""The text of an exported native model: the decoder of an exported language model over the native one's graphs.
+"""The words of an exported native model: the decoder of an exported language model over the native one's graphs.
 
 The twin of :mod:`genrec.decoders.native_text` where torch is not installed. Codes and text share one session.
 """
@@ -17,18 +17,21 @@ from genrec.decoders.numpy_head import NumpyHead
 from genrec.decoders.onnx_decoder import OnnxDecoder
 from genrec.decoders.onnx_native import TEXT_SUMS_FILE, OnnxNativeDecoder
 from genrec.decoders.onnx_session import Session
+from genrec.decoders.planned_text import PlannedText
 from index.artifact import load_array
 from index.errors import IndexFormatError
+from index.trie import TokenTrie
 from index.types import Float32Array, Int64Array, IntArray
 
 
 def open_native_text(
-    native: OnnxNativeDecoder, graphs: Path, matrices: Path, threads: int = 1
-) -> OnnxDecoder:
+    native: OnnxNativeDecoder, trie: TokenTrie, graphs: Path, matrices: Path, threads: int = 1
+) -> PlannedText:
     """The text decoder of an exported native model; a prompt is items and a mark behind them.
 
     Args:
         native: the decoder of its codes.
+        trie: of the catalog's codes.
         graphs: directory of the graphs.
         matrices: directory of the matrices.
         threads: CPU threads of a graph.
@@ -48,39 +51,35 @@ def open_native_text(
         _matrix(matrices, "text_bias"),
         Session(sums, threads) if sums.is_file() else None,
     )
-    intent = _matrix(matrices, "text_intent"), _matrix(matrices, "text_intent_bias")
-    return OnnxNativeText(native, embedding, head, *intent)
+    return PlannedText(native, OnnxNativeWords(native, embedding, head), trie, native.config)
 
 
-class OnnxNativeText(OnnxDecoder):
-    """Reads the history, then the mark, which is told what came out of the body behind the history.
+class OnnxNativeWords(OnnxDecoder):
+    """Reads the history, then the mark, whose position is the same behind any history.
 
     Args:
         native: the decoder of the codes; its body is shared.
         embedding: float32[V, H] of text tokens.
         head: hidden rows to logits.
-        intent: float32[H, H] and
-        intent_bias: float32[H], what the mark is told.
     """
 
-    def __init__(
-        self,
-        native: OnnxNativeDecoder,
-        embedding: Float32Array,
-        head: NumpyHead,
-        intent: Float32Array,
-        intent_bias: Float32Array,
-    ) -> None:
+    def __init__(self, native: OnnxNativeDecoder, embedding: Float32Array, head: NumpyHead) -> None:
         super().__init__(
             native.body,
-            InputTable(embedding, native.start, native.item_vectors, native.items),
+            InputTable(
+                embedding,
+                native.start,
+                native.code_embedding,
+                native.item_vectors,
+                native.items,
+                native.config,
+            ),
             head,
             native.config.positions,
             reader=text_reader(native.config, native.items),
         )
-        self._intent, self._intent_bias = intent, intent_bias
         self._mark_position = native.config.text_position
-        self._always_run = 2  # the end of the history, for the mark, and the mark
+        self._always_run = 2  # the end of the history and the mark: each is a call of its own
 
     def prompt_key(self, prompt: Prompt) -> Int64Array:
         """int64[P]: see :meth:`genrec.decoders.onnx_decoder.OnnxDecoder.prompt_key`.
@@ -93,11 +92,10 @@ class OnnxNativeText(OnnxDecoder):
         return ids
 
     def _read(self, keys: Sequence[Int64Array], memories: Sequence[KeyValues]) -> Float32Array:
-        hidden = super()._read([ids[:-1] for ids in keys], memories)
+        super()._read([ids[:-1] for ids in keys], memories)
         marks = self._embedding[np.array([ids[-1] for ids in keys])]
-        told = marks + hidden @ self._intent + self._intent_bias
         first = np.full(len(keys), self._mark_position)
-        return self._body.prefill(list(told[:, None]), memories, first)
+        return self._body.prefill(list(marks[:, None]), memories, first)
 
     def _text_starts(self, prompt_length: IntArray) -> IntArray:
         return np.full(len(prompt_length), self._mark_position + 1)

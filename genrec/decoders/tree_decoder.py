@@ -102,7 +102,7 @@ class TreeDecoder(ABC):
         used = self._own_states([states[index] for index in active])
         ids = np.asarray(token, np.int64) + self.token_offset
         parents = np.asarray(parent, np.int64)
-        self._check_tokens(ids)
+        self._check_tokens(ids, self._inputs)
         check_parents([state.slots for state in used], rows, parents)
         prompt_length = np.array([state.prompt_length for state in used])
         sees, depth = tree_mask(prompt_length, [state.parent for state in used], rows, parents)

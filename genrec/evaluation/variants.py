@@ -5,8 +5,8 @@ title-vocabulary          titles under the normalisation that is not the bundle'
 title-length-normalised   beam search as Hugging Face's ``generate`` does it by default, under the trie of titles:
                           log-probabilities divided by the number of tokens
 title-unconstrained       as many beams of free text; an item is found where a text is its title to the letter
-                          (GenRec, Ji et al. 2023, arXiv 2307.00457). Its validity is the share of texts that are
-                          the title of an item.
+                          (GenRec, Ji et al. 2023, arXiv 2307.00457), its plan as free as its words. Its validity
+                          is the share of texts that are the title of an item.
 query-1                   one query, where the mode writes m
 query-catalog_ngrams      queries held to runs of words of the catalog, where the mode writes them freely (or
                           ``query-free``)
@@ -22,6 +22,7 @@ import numpy as np
 
 from genrec.evaluation.metrics import validity_rate
 from genrec.evaluation.ranking import BATCH, Ranked, Told, batches, rank_cases
+from genrec.grammars.planned import freely
 from genrec.grammars.text import Text
 from genrec.modes import QueryMode, TrieMode
 from genrec.query_search import CatalogQuerySearch
@@ -105,9 +106,9 @@ def _unconstrained(recommender: Recommender, mode: TrieMode) -> Way:
                 mode.decoder,
                 vocabulary,
                 prompts,
-                Text(),
+                freely(Text(), vocabulary),
                 Beams(beam, answers=k),
-                max_tokens=vocabulary.facts.longest,
+                max_tokens=vocabulary.facts.longest + len(vocabulary.facts.plan),
             )
             for case, texts in zip(places, written, strict=True):
                 titles = [vocabulary.text(text.ids) for text in texts]

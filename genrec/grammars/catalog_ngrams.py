@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from genrec.grammars.base import Edges, End, GrammarState, Vocabulary
 from index.bm25.analyzer import analyze
 from index.errors import RequestError
@@ -88,7 +90,78 @@ class NgramAutomaton:
 
     def read(self, tokens: Sequence[int], states: Sequence[GrammarState]) -> Any:
         """The words."""
-        return self._vocabulary.decoded([token for token in tokens if token != self._vocabulary.end]).strip()
+        return _words(self._vocabulary, tokens)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ItemNgrams:
+    """A run of words of one item's text; its value is a string.
+
+    The runs are those of :class:`CatalogNgrams` with that item alone allowed; few as they are, they are looked at one
+    by one, where the whole trie has thousands of ways on from its root.
+    """
+
+    ngrams: NgramTrie
+    row: int  # of the catalog
+
+    def compile(self, vocabulary: Vocabulary) -> ItemNgramAutomaton:
+        """A whole answer.
+
+        Raises:
+            RequestError: the item has no such run.
+        """
+        return ItemNgramAutomaton(self.ngrams, self.row, vocabulary)
+
+
+class ItemNgramAutomaton:
+    """The automaton of :class:`ItemNgrams`. States: ``(first, end, depth)``, the item's paths that begin with the
+    tokens written, of which there are ``depth``."""
+
+    def __init__(self, ngrams: NgramTrie, row: int, vocabulary: Vocabulary) -> None:
+        trie = ngrams.trie
+        ranks = np.sort(trie.rank_of_item[int(ngrams.begin[row]) : int(ngrams.begin[row + 1])])
+        if not len(ranks):
+            raise RequestError(
+                f"expected an item that has a word, got row {row}, which has none; there is no query to write"
+            )
+        self._paths = [
+            trie.path(rank) for rank in ranks.tolist()
+        ]  # in order, so that like ones are neighbours
+        self._first_end = ngrams.first_end[ranks].tolist()
+        self._ngrams = ngrams
+        self._vocabulary = vocabulary
+        self.start: GrammarState = (0, len(ranks), 0)
+        self.needs = trie.longest_path
+
+    def edges(self, state: GrammarState, room: int) -> Edges:
+        """The next tokens of the paths, and the end where a word ends; see the contract."""
+        assert isinstance(state, tuple)
+        first, end, depth = state
+        tokens, behind = [], []
+        while first < end:
+            token, begin = self._paths[first][depth], first
+            while first < end and self._paths[first][depth] == token:
+                first += 1
+            tokens.append(token)
+            behind.append(End() if token == self._ngrams.end else (begin, first, depth + 1))
+            ends_word = self._ngrams.starts_word[token] and depth >= self._first_end[begin]
+            if ends_word and self._ngrams.end not in tokens:
+                tokens.append(self._ngrams.end)
+                behind.append(End())
+        distinct = list(dict.fromkeys(zip(tokens, behind, strict=True)))
+        return Edges(np.array([token for token, _ in distinct], np.int64), lambda edge: distinct[edge][1])
+
+    def may_stop(self, state: GrammarState) -> bool:
+        """Nowhere but at its end."""
+        return False
+
+    def read(self, tokens: Sequence[int], states: Sequence[GrammarState]) -> Any:
+        """The words."""
+        return _words(self._vocabulary, tokens)
+
+
+def _words(vocabulary: Vocabulary, tokens: Sequence[int]) -> str:
+    return vocabulary.decoded([token for token in tokens if token != vocabulary.end]).strip()
 
 
 def _behind(steps: NgramSteps, edge: int) -> GrammarState:

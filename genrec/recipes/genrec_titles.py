@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from genrec.grammars import Text
+from genrec.grammars.planned import freely
 from genrec.modes import TrieMode
 from genrec.recipes.answers import NamedItem, RecipeAnswer, Said
 from genrec.recipes.check import Check
@@ -67,8 +68,11 @@ def gen_rec(
         return RecipeAnswer(tuple(NamedItem(one.item_id, one.title, one.score) for one in answer.items))
     rows = recommender.history_rows(history)
     prompt = mode.spec.prompt(mode.speech, np.asarray(rows, np.int64))
-    session = Session(mode.decoder, mode.speech.vocabulary, prompt)
-    written = session.propose(Text(without="\n"), Beams(width), max_tokens=TITLE_TOKENS)
+    vocabulary = mode.speech.vocabulary
+    session = Session(mode.decoder, vocabulary, prompt)
+    grammar = freely(Text(without="\n"), vocabulary)
+    most = TITLE_TOKENS + len(vocabulary.facts.plan)
+    written = session.propose(grammar, Beams(width), max_tokens=most)
     seen, catalog = set(rows.tolist()), recommender.index.catalog
     row_of = {one_line(title): row for row, title in reversed(list(enumerate(catalog.titles))) if title}
     gone = set(recommender.index.removed.tolist())

@@ -1,5 +1,5 @@
 """What the native model is trained to lower: minus the log-probability of the next item, at every position, and of
-what it is to write, at some."""
+what it is to write of it, at some."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from genrec.native_model import PATH_DROPOUT, NativeModel
-from genrec.text_branch import Branches, Trunk, branch_loss
+from genrec.text_branch import Branches, Named, Trunk, branch_loss
 from genrec.training.siblings import Siblings
 
 
@@ -53,38 +53,30 @@ def joint_loss(
     rows: Tensor,
     siblings: Siblings | None,
     branches: Branches | None,
-    words: Tensor | None,
+    named: Named | None,
     text_weight: float,
 ) -> Tensor:
     """:func:`sequence_loss` plus ``text_weight`` times that of text, with the trunk run once.
 
-    Text is the loss of branches per token, and half that of ``words`` at every event.
+    Text is the loss of branches per word, and half that of naming items.
     """
-    if model.text is None or branches is None or words is None:
+    if model.text is None or branches is None or named is None:
         return sequence_loss(model, rows, siblings)
     trunk = Trunk()
     codes = sequence_loss(model, rows, siblings, trunk)
-    text = branch_loss(model.body, model.text, trunk, branches)
-    return codes + text_weight * (text + 0.5 * words_loss(model, trunk, rows, words))
+    text = branch_loss(model, trunk, branches)
+    return codes + text_weight * (text + 0.5 * words_loss(model, named))
 
 
-def words_loss(model: NativeModel, trunk: Trunk, rows: Tensor, words: Tensor) -> Tensor:
-    """Mean cross-entropy in nats of what marks are told against the tokens of the next item's text, in any order.
+def words_loss(model: NativeModel, named: Named) -> Tensor:
+    """Mean cross-entropy in nats of items' vectors against the words of their titles, in any order.
 
-    Branches are few because they are dear. This asks every position for the next item's words at the price of one
-    product, so what a mark is told is learned from all events.
-
-    Args:
-        model: one with text.
-        trunk: of ``rows[:, :-1]``.
-        rows: int64[B, P], right-padded with -1.
-        words: int64[T, W] for the T events of ``rows``, right-padded with -1.
+    Branches are few because they are dear, and each has to learn which words belong to an item and how they follow
+    each other. This asks for the first alone, of many items, at the price of one product.
     """
     assert model.text is not None
-    assert trunk.output is not None
-    real = words >= 0
-    told = model.text.intent(model.dropout(trunk.output)[rows >= 0])  # [T, H]
+    real = named.words >= 0
+    told = model.text.tell(model.item_vectors(named.item[None])[0])  # [T, H]
     log_p = torch.log_softmax(model.text.logits(told), 1)
-    share = real / real.sum(1, keepdim=True).clamp(min=1)
-    nats = -(log_p.gather(1, words.clamp(min=0)) * share).sum()
-    return nats / real.any(1).sum().clamp(min=1)
+    share = real / real.sum(1, keepdim=True)
+    return -(log_p.gather(1, named.words.clamp(min=0)) * share).sum() / len(named.item)

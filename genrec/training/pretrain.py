@@ -279,11 +279,11 @@ class _Run:
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        branches = words = None
+        branches = named = None
         if self.corpus is not None:
-            words = torch.from_numpy(self.corpus.words(rows))
             draws = np.random.default_rng([self.settings.seed, self.epoch, self.batch])
             branches = self.corpus.draw(rows, self.settings.text_branches, draws)
+            named = self.corpus.named(rows, draws)
         self.optimizer.zero_grad(set_to_none=True)
         with _products(self.precision):
             loss = joint_loss(
@@ -291,7 +291,7 @@ class _Run:
                 torch.from_numpy(rows),
                 self.siblings,
                 branches,
-                words,
+                named,
                 self.settings.text_weight,
             )
             loss.backward()  # type: ignore[no-untyped-call]

@@ -13,9 +13,12 @@ import numpy as np
 import torch
 
 from genrec.native_config import NativeConfig
-from genrec.text_branch import Branches
+from genrec.text_branch import Branches, Named
 from index.errors import TrainingError
 from index.types import Int64Array, IntArray
+
+NAMED_ITEMS = 768
+"""Events of a batch whose items are asked for the words of their titles; not tuned."""
 
 
 class Answers:
@@ -44,9 +47,6 @@ class TextTask:
     mark: int  # the token that asks for it
     answers: Answers
     weight: float  # its share among the tasks
-    ahead: bool = (
-        True  # about the next item; False: about the item just read, which teaches titles themselves
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +57,21 @@ class TextCorpus:
 
     def arrays(self) -> list[IntArray]:
         """What decides the course of a run."""
-        about = [np.array([task.mark, task.ahead, round(1e6 * task.weight)]) for task in self.tasks]
+        about = [np.array([task.mark, round(1e6 * task.weight)]) for task in self.tasks]
         return about + [array for task in self.tasks for array in (task.answers.length, task.answers.flat)]
 
-    def words(self, rows: Int64Array) -> Int64Array:
-        """int64[T, W]: the tokens of the first task's answer for each event of histories int64[B, P], in their order,
-        right-padded with -1; the terminator is left out."""
-        answers, items = self.tasks[0].answers, rows[rows >= 0]
-        length = np.maximum(answers.length[items] - 1, 0)
-        padded = answers.padded(items, max(1, int(length.max(initial=0))))
-        return np.where(np.arange(padded.shape[1]) < length[:, None], padded, -1)
+    def named(self, rows: Int64Array, rng: np.random.Generator, count: int = NAMED_ITEMS) -> Named | None:
+        """At most ``count`` items of a batch of histories int64[B, P], with the words of the first task's answers but
+        for their terminators; None where no item drawn has any."""
+        item = np.unique(rng.choice(rows[rows >= 0], count))
+        answers = self.tasks[0].answers
+        length = answers.length[item] - 1
+        item, length = item[length > 0], length[length > 0]
+        if not len(item):
+            return None
+        padded = answers.padded(item, int(length.max()))
+        words = np.where(np.arange(padded.shape[1]) < length[:, None], padded, -1)
+        return Named(torch.from_numpy(item), torch.from_numpy(words))
 
     def draw(self, rows: Int64Array, count: int, rng: np.random.Generator) -> Branches | None:
         """At most ``count`` branches at random events of a batch of histories int64[B, P]; None where no item
@@ -76,16 +81,13 @@ class TextCorpus:
         user, place = user[chosen], place[chosen]
         share = np.array([task.weight for task in self.tasks])
         kind = rng.choice(len(self.tasks), count, p=share / share.sum())
-        ahead = np.array([task.ahead for task in self.tasks])[kind]
-        # A branch about the next item stands behind the item before it; one about an item, behind that item. The
-        # trunk ends before the last item of a window, so nothing stands behind that one.
-        known = place + np.where(ahead, 1, 2)
+        known = place + 1  # a branch stands behind the item before the one it is about
         length = np.zeros(count, np.int64)
         item = rows[user, place]
         for number, task in enumerate(self.tasks):
             mine = kind == number
             length[mine] = task.answers.length[item[mine]]
-        kept = (length > 0) & (known <= rows.shape[1])
+        kept = length > 0
         if not kept.any():
             return None
         user, known, kind, item = user[kept], known[kept], kind[kept], item[kept]
@@ -95,7 +97,7 @@ class TextCorpus:
             mine = kind == number
             answer[mine] = task.answers.padded(item[mine], width)
         mark = np.array([task.mark for task in self.tasks])[kind]
-        return Branches(*(torch.from_numpy(one) for one in (user, known, mark, answer)))
+        return Branches(*(torch.from_numpy(one) for one in (user, known, mark, item, answer)))
 
 
 def check_corpus(corpus: TextCorpus | None, items: int, config: NativeConfig) -> None:

@@ -38,13 +38,12 @@ from index.types import Int64Array
 # has 16 tokens (median).
 SMALLEST_VOCABULARY, LARGEST_VOCABULARY, ITEMS_PER_TOKEN = 1_024, 8_192, 3
 
-# How often what is asked for. The name of the item just read is no task of a user's; it teaches titles cheaply, for
-# it leaves nothing to guess. Not tuned.
-WEIGHTS = {"title": 1.0, "query": 1.0, "title_of_code": 0.5}
+# How often what is asked for. Not tuned.
+WEIGHTS = {"title": 1.0, "query": 1.0}
 
-TITLE_USERS = 500
-"""Validation users whose titles choose the normalisation: a title runs the model's body at some twenty places, where
-codes run a small head at four."""
+TEXT_USERS = 500
+"""Validation users whose titles choose the normalisation, and whose queries how they are searched with: text runs the
+model's body at a hundred places, where codes run a small head at four."""
 TEXT_BEAM = 20
 """Prefixes kept per step of a title or a query: a step costs as many rows of the body."""
 _VALIDATION_BATCH = 256
@@ -61,12 +60,9 @@ class TextPart:
 
     @torch.no_grad()
     def figures(self, model: NativeModel, cases: Cases) -> dict[str, float]:
-        """The geometric mean probability of a token of what should be written, over the user's tasks."""
-        assert model.text is not None
+        """The geometric mean probability of a word of what should be written of the item that comes."""
         total, count = 0.0, 0
         for task in self.corpus.tasks:
-            if not task.ahead:
-                continue
             for begin in range(0, len(cases), _VALIDATION_BATCH):
                 branches, rows = self._asked(task, cases, begin)
                 tokens = int((branches.answer >= 0).sum())
@@ -74,27 +70,30 @@ class TextPart:
                     continue
                 trunk = Trunk()
                 model.encode(torch.from_numpy(rows), trunk)
-                loss = branch_loss(model.body, model.text, trunk, branches)
+                loss = branch_loss(model, trunk, branches)
                 total, count = total + float(loss) * tokens, count + tokens
         return {TEXT_METRIC: float(np.exp(-total / max(count, 1)))}
 
     def title_figures(self, model: NativeModel, cases: Cases, normalize: Normalize) -> dict[str, float]:
-        """The metrics of constrained titles on the first :data:`TITLE_USERS` cases."""
-        some = cases.take(np.arange(min(TITLE_USERS, len(cases))))
+        """The metrics of constrained titles on some cases."""
+        some = _some_of(cases)
         mode = title_mode(
             self.speech,
             self.bundled.titles,
-            native_text_decoder(model),
+            native_text_decoder(model, self.speech.index.trie),
             TaskDefaults(normalize, TEXT_BEAM),
         )
         ranked = rank_cases(Recommender(self.speech.index, modes={"title": mode}), some, k=10)
         return figures(ranked, some.target, len(self.speech.index.catalog))
 
     def tuned_queries(self, model: NativeModel, cases: Cases, defaults: QueryDefaults) -> QueryDefaults:
-        """The defaults of query mode with k1 and b of BM25 chosen on validation cases."""
+        """The defaults of query mode with how they are searched with chosen on some cases."""
         index = self.speech.index
-        search = CatalogQuerySearch(ModelQueries(native_text_decoder(model), self.speech), index.bm25)
-        return tune_bm25(query_mode(self.speech, search, defaults), index, cases).defaults(defaults)
+        some = _some_of(cases)
+        search = CatalogQuerySearch(
+            ModelQueries(native_text_decoder(model, index.trie), self.speech), index.bm25
+        )
+        return tune_bm25(query_mode(self.speech, search, defaults), index, some).defaults(defaults)
 
     def _asked(self, task: TextTask, cases: Cases, begin: int) -> tuple[Branches, Int64Array]:
         """The branches of a batch of cases behind their histories int64[B, P]."""
@@ -110,6 +109,7 @@ class TextPart:
             torch.from_numpy(written),
             torch.from_numpy(1 + length[written]),
             torch.full((len(written),), task.mark),
+            torch.from_numpy(target[written]),
             torch.from_numpy(answer),
         )
         return branches, rows
@@ -128,22 +128,24 @@ def text_part(index: ItemIndex, tasks: Sequence[str], config: NativeConfig) -> T
     """
     titles = index.catalog.titles
     size = int(np.clip(len(titles) // ITEMS_PER_TOKEN, SMALLEST_VOCABULARY, LARGEST_VOCABULARY))
-    vocabulary = TextVocabulary.train(titles, size)
+    vocabulary = TextVocabulary.train(titles, size, plan=index.level_sizes)
     bundled = BundleText.of(index, vocabulary, SpeechForm("compact", max_items=config.max_items))
     speech = Speech(index, bundled.form, vocabulary)
     if not speech.is_titled.any():
         raise TrainingError("expected items with titles to write, got none; train on semantic_id alone")
-    corpus = TextCorpus(
-        [_text_task(name, speech, ahead=True) for name in tasks]
-        + [_text_task("title_of_code", speech, ahead=False)]
-    )
-    config = replace(config, text_size=vocabulary.size, max_text=vocabulary.facts.longest)
+    corpus = TextCorpus([_text_task(name, speech) for name in tasks])
+    config = replace(config, text_size=vocabulary.words, max_text=vocabulary.facts.longest)
     return TextPart(config, bundled, speech, corpus)
 
 
-def _text_task(name: str, speech: Speech, *, ahead: bool) -> TextTask:
+def _text_task(name: str, speech: Speech) -> TextTask:
     spec = TASKS[name]
     assert spec.mark is not None
     ids = spec.answers(speech, np.arange(len(speech.titles)))
     answers = Answers([one if titled else [] for one, titled in zip(ids, speech.is_titled, strict=True)])
-    return TextTask(speech.vocabulary.mark(spec.mark), answers, WEIGHTS[name], ahead)
+    return TextTask(speech.vocabulary.mark(spec.mark), answers, WEIGHTS[name])
+
+
+def _some_of(cases: Cases) -> Cases:
+    """At most :data:`TEXT_USERS` cases, spread over all: users may stand in the order in which they came."""
+    return cases.take(np.linspace(0, len(cases) - 1, min(TEXT_USERS, len(cases))).astype(np.int64))

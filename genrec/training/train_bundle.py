@@ -189,10 +189,10 @@ def _chosen(
             titles = replace(titles, normalize=_best(title_validation))
         defaults["title"] = titles
     if text is not None and "query" in tasks:
-        queries = QueryDefaults(beam=TEXT_BEAM)
+        queries = QueryDefaults(beam=TEXT_BEAM, constraint="catalog_ngrams")
         if measurable:
             assert cases is not None
-            say("choosing k1 and b of BM25 for queries on validation")
+            say("choosing on validation how queries are searched with")
             queries = text.tuned_queries(model, cases, queries)
         defaults["query"] = queries
     return _Chosen(defaults, validation, title_validation)

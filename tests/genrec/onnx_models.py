@@ -38,7 +38,7 @@ def native_model(index: ItemIndex, seed: int = 0, text: BundleText | None = None
     )
     if text is not None:
         facts = text.vocabulary.facts
-        config = replace(config, text_size=text.vocabulary.size, max_text=facts.longest)
+        config = replace(config, text_size=text.vocabulary.words, max_text=facts.longest)
     torch.manual_seed(seed)
     paths = choose_paths(index.codes, np.arange(len(index.codes)) % 2, fewest=1, most=1000)
     model = NativeModel(config, index.codes, np.unique(index.codes[::3], axis=0), paths)
@@ -58,7 +58,7 @@ def native_bundle(path: Path, index: ItemIndex, seed: int = 0) -> Path:
 
 def writer_bundle(path: Path, index: ItemIndex, seed: int = 0) -> Path:
     """A bundle with a native model that writes codes, titles and queries."""
-    text = replace(toy_text(index), form=SpeechForm("compact", max_items=6))
+    text = replace(toy_text(index, plan=True), form=SpeechForm("compact", max_items=6))
     model = native_model(index, seed, text)
     tasks = {
         SEMANTIC_ID: TaskDefaults(beam=10),

@@ -67,9 +67,9 @@ def test_what_was_chosen_is_kept_and_used(tmp_path, index, histories) -> None:
     bundle = load_bundle(save(tmp_path / "toy", index))
     tuned = tune_bundle(bundle, histories)
     assert tuned.users == USERS
-    assert tuned.recall == max(recall for _, _, recall in tuned.tried)
+    assert tuned.recall == max(one.recall for one in tuned.tried)
     again = load_bundle(tmp_path / "toy", verify=True)
-    assert again.tasks["query"] == replace(ASKED, k1=tuned.k1, b=tuned.b)
+    assert again.tasks["query"] == replace(ASKED, k1=tuned.k1, b=tuned.b, context=tuned.context)
     assert again.tasks["semantic_id"] == bundle.tasks["semantic_id"]
     assert again.artifact.manifest["bm25_tuning"]["users"] == USERS
     mode = Recommender.of_bundle(again).modes["query"]

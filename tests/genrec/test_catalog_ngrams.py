@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genrec.grammars.catalog_ngrams import CatalogNgrams, catalog_ngrams
+from genrec.grammars.catalog_ngrams import CatalogNgrams, ItemNgrams, catalog_ngrams
 from genrec.text_beams import Beams
 from genrec.text_samples import Samples
 from genrec.text_search import write
@@ -106,6 +106,33 @@ def test_no_query_is_without_a_hit(index, vocabularies, size, seed, mask, seen, 
         assert text.ids[-1] == vocabulary.end
         assert vocabulary.text(text.ids) == text.value
         assert has_hit(index, text.value, mask, seen), text.value
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_the_runs_of_one_item_are_those_of_the_catalog_with_it_alone_allowed(
+    index, vocabularies, size
+) -> None:
+    vocabulary = vocabularies[size]
+    ngrams = catalog_ngrams(index, vocabulary)
+    for row in range(len(TITLES)):
+        mask = np.arange(len(TITLES)) == row
+        if ngrams.begin[row] == ngrams.begin[row + 1]:
+            with pytest.raises(RequestError, match="no query to write"):
+                ItemNgrams(ngrams, row).compile(vocabulary)
+            continue
+        found = []
+        for grammar in (ItemNgrams(ngrams, row), CatalogNgrams(ngrams, ngrams.allowed(mask))):
+            [texts] = write(
+                FakeDecoder(vocabulary.size),
+                vocabulary,
+                [item_prompt(1)],
+                grammar,
+                Beams(200),
+                max_tokens=ngrams.trie.longest_path,
+                normalize="vocabulary",
+            )
+            found.append({(one.value, round(one.score, 3)) for one in texts})
+        assert found[0] == found[1], TITLES[row]
 
 
 def test_all_that_can_be_asked_is_found_by_a_wide_beam() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -14,6 +15,7 @@ from genrec.generated_queries import generated_query_mode
 from genrec.modes import QueryMode, query_mode
 from genrec.query_search import CatalogQuerySearch
 from genrec.query_writers import ModelQueries
+from genrec.recommender import Recommender
 from genrec.speech import Speech, SpeechForm
 from genrec.tasks import QueryDefaults
 from genrec.vocabulary import TextVocabulary
@@ -62,11 +64,11 @@ def test_the_pair_that_finds_most_is_chosen(index, mode) -> None:
     assert tuned.b == 0.0  # all lengths alike: the long title stands first, by its row
     assert tuned.k1 == 1.2  # which k1 makes no difference, so it stays
     assert (tuned.recall, tuned.built, tuned.users) == (1.0, 0.0, 3)
-    assert {(k1, b) for k1, b, _ in tuned.tried} == {
+    assert {(one.k1, one.b) for one in tuned.tried if not one.context} == {
         (k1, b) for k1 in query_tuning.K1 for b in query_tuning.B
     }
     chosen = tuned.defaults(QueryDefaults(queries=7))
-    assert (chosen.k1, chosen.b, chosen.queries) == (1.2, 0.0, 7)
+    assert (chosen.k1, chosen.b, chosen.context, chosen.queries) == (1.2, 0.0, 0, 7)
     assert QueryDefaults.from_dict(chosen.to_dict()) == chosen
     assert stages[0] == ("writing queries", 0, 3)
     assert stages[-1][1] == stages[-1][2]
@@ -86,7 +88,41 @@ def test_so_many_users_are_looked_at(index, mode) -> None:
     with mock.patch.object(query_tuning, "USERS", 5):
         tuned = tune_bm25(mode, index, cases_of([[1]] * 20, [2] * 20), k1=[0.9], b=[0.5])
     assert tuned.users == 5
-    assert [(k1, b) for k1, b, _ in tuned.tried] == [(1.2, 0.75), (0.9, 0.5)]
+    assert [(one.k1, one.b, one.context) for one in tuned.tried] == [
+        *((1.2, 0.75, items) for items in query_tuning.CONTEXT),
+        (0.9, 0.5, 0),
+    ]
+
+
+def test_titles_of_the_history_stand_behind_a_query_where_they_help() -> None:
+    """The model can only say "night"; which of a hundred nights, the last item's title knows."""
+    titles = [f"Night {word}" for word in ("river", "train", "lamp")] + [
+        f"River house {n}" for n in range(60)
+    ]
+    titles += [f"Night house {n}" for n in range(60)]
+    frame = pl.DataFrame({"item_id": [str(row) for row in range(len(titles))], "title": titles})
+    index = build_index(Catalog(frame), None, IndexSettings(text_encoder="tfidf", levels=1, codebook_size=8))
+    vocabulary = TextVocabulary.train(titles, 300)
+    search = CatalogQuerySearch(
+        ModelQueries(Scripted(vocabulary, ["night"]), Speech(index, SpeechForm("compact"), vocabulary)),
+        index.bm25,
+    )
+    mode = query_mode(
+        Speech(index, SpeechForm("compact"), vocabulary), search, QueryDefaults(queries=1, beam=2)
+    )
+    # The newest item is "River house" 50 or 51; the target, far behind by "night" alone, "Night house" 50 or 51.
+    cases = cases_of([[0, 53], [1, 54]], [113, 114])
+    tuned = tune_bm25(mode, index, cases, k1=[1.2], b=[0.75], context=[0, 1])
+    assert tuned.context == 1
+    assert tuned.recall > tuned.built
+    recommender = Recommender(index, modes={"query": replace(mode, defaults=tuned.defaults(mode.defaults))})
+    answer = recommender.recommend(["0", "53"], k=3)
+    assert answer.items[0].title == "Night house 50"
+    assert answer.queries[0].text == "night"
+    assert answer.queries[0].matched_terms == ("night",)  # its own words
+    terms = {part.term for part in answer.items[0].matched_terms}
+    assert terms == {"night", "hous", "50"}
+    assert sum(part.score for part in answer.items[0].matched_terms) == pytest.approx(answer.items[0].score)
 
 
 def test_nothing_to_look_at_is_refused(index, mode) -> None:

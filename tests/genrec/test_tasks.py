@@ -141,7 +141,7 @@ class TestDefaults:
     def test_they_come_back_from_json(self):
         for name, defaults in (
             ("title", TaskDefaults("vocabulary", 7)),
-            ("query", QueryDefaults(queries=3, constraint="catalog_ngrams", k1=0.9, b=0.4)),
+            ("query", QueryDefaults(queries=3, constraint="catalog_ngrams", k1=0.9, b=0.4, context=1)),
         ):
             assert defaults_of(name, defaults.to_dict()) == defaults
 

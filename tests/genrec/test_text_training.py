@@ -24,7 +24,7 @@ from index.errors import TrainingError
 from tests.genrec.test_pretrain import CODES, CONFIG, SETTINGS, cycle_histories
 from tests.toy import toy_histories, toy_index
 
-END, MARK, NAME = 7, 8, 9
+END, MARK, QUERY = 7, 8, 9
 TEXT = replace(CONFIG, text_size=10, max_text=4)
 ANSWERS = [
     [0, 1, END],
@@ -34,7 +34,7 @@ ANSWERS = [
     [5, END],
     [],
 ]  # of the six items; the last has none
-TASKS = (TextTask(MARK, Answers(ANSWERS), 2.0), TextTask(NAME, Answers(ANSWERS), 1.0, ahead=False))
+TASKS = (TextTask(MARK, Answers(ANSWERS), 2.0), TextTask(QUERY, Answers([one[-2:] for one in ANSWERS]), 1.0))
 CORPUS = TextCorpus(TASKS)
 
 
@@ -52,21 +52,20 @@ def padded(histories: list[list[int]]) -> np.ndarray:
     count=st.integers(1, 20),
     seed=st.integers(0, 99),
 )
-def test_branches_stand_before_the_next_item_or_behind_the_item_they_name(
+def test_branches_stand_before_the_item_that_they_are_about(
     histories: list[list[int]], count: int, seed: int
 ) -> None:
     rows = padded(histories)
     drawn = CORPUS.draw(rows, count, np.random.default_rng(seed))
     if drawn is None:
-        assert {item for one in histories for item in one} == {5} or count < 20 or rows.shape[1] == 1
+        assert {item for one in histories for item in one} == {5} or count < 20
         return
     assert len(drawn.history) <= count
-    for user, known, mark, answer in zip(
-        drawn.history.tolist(), drawn.known.tolist(), drawn.mark.tolist(), drawn.answer.tolist(), strict=True
-    ):
-        items = histories[user]
-        item = items[known - 1] if mark == MARK else items[known - 2]  # positions: the start, then items
-        assert [token for token in answer if token >= 0] == ANSWERS[item]
+    drawn_rows = (getattr(drawn, name).tolist() for name in ("history", "known", "mark", "item", "answer"))
+    for user, known, mark, item, answer in zip(*drawn_rows, strict=True):
+        assert item == histories[user][known - 1]  # positions: the start, then items
+        written = ANSWERS[item] if mark == MARK else ANSWERS[item][-2:]
+        assert [token for token in answer if token >= 0] == written
         assert 1 <= known <= rows.shape[1], "inside the trunk, which ends before the last item"
 
 
@@ -78,9 +77,8 @@ def test_what_is_drawn_follows_the_weights_and_the_seed() -> None:
     assert drawn[2] is not None
     assert torch.equal(drawn[0].answer, drawn[1].answer)
     assert not torch.equal(drawn[0].answer[:99], drawn[2].answer[:99])
-    # Two to one, but that no name can be asked of the last of eight items.
     share = float((drawn[0].mark == MARK).float().mean())
-    assert share == pytest.approx(2 / (2 + 7 / 8), abs=0.03)
+    assert share == pytest.approx(2 / 3, abs=0.03)
 
 
 def test_nothing_is_drawn_where_nothing_can_be_written() -> None:
@@ -113,17 +111,16 @@ def test_the_joint_loss_is_both_losses_and_its_gradient_is_theirs() -> None:
     rows = padded([[0, 1, 2, 3], [4, 0, 1, 1]])
     branches = CORPUS.draw(rows, 12, np.random.default_rng(3))
     assert branches is not None
-    assert model.text is not None
-    words = torch.from_numpy(CORPUS.words(rows))
-    joint = joint_loss(model, torch.from_numpy(rows), None, branches, words, 0.5)
+    named = CORPUS.named(rows, np.random.default_rng(3), 9)
+    assert named is not None
+    joint = joint_loss(model, torch.from_numpy(rows), None, branches, named, 0.5)
     joint.backward()  # type: ignore[no-untyped-call]
     together = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     codes = sequence_loss(model, torch.from_numpy(rows))
     trunk = Trunk()
     model.encode(torch.from_numpy(rows[:, :-1]), trunk)
-    text = branch_loss(model.body, model.text, trunk, branches)
-    text = text + 0.5 * words_loss(model, trunk, torch.from_numpy(rows), words)
+    text = branch_loss(model, trunk, branches) + 0.5 * words_loss(model, named)
     (codes + 0.5 * text).backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(joint, codes + 0.5 * text)
     for name, parameter in model.named_parameters():
@@ -131,29 +128,22 @@ def test_the_joint_loss_is_both_losses_and_its_gradient_is_theirs() -> None:
             torch.testing.assert_close(together[name], parameter.grad, atol=1e-5, rtol=1e-4)
 
 
-def test_every_event_is_asked_for_the_words_of_its_item() -> None:
+def test_items_are_asked_for_the_words_of_their_titles() -> None:
     rows = padded([[3, 0], [5, 2, 4]])
-    words = CORPUS.words(rows)
-    assert [[token for token in one if token >= 0] for one in words.tolist()] == [
-        [2, 3, 4],
-        [0, 1],
-        [],
-        [1],
-        [5],
-    ]
+    named = CORPUS.named(rows, np.random.default_rng(0), 99)
+    assert named is not None
+    assert named.item.tolist() == [0, 2, 3, 4]  # each once, and 5 has no title
+    words = [[token for token in one if token >= 0] for one in named.words.tolist()]
+    assert words == [[0, 1], [1], [2, 3, 4], [5]]
+    assert CORPUS.named(padded([[5, 5]]), np.random.default_rng(0), 9) is None
     model = NativeModel(TEXT, CODES).eval()
     assert model.text is not None
-    trunk, total, asked = Trunk(), 0.0, 0
     with torch.no_grad():
-        model.encode(torch.from_numpy(rows[:, :-1]), trunk)
-        assert trunk.output is not None
-        found = words_loss(model, trunk, torch.from_numpy(rows), torch.from_numpy(words))
-        for (user, place), one in zip(np.argwhere(rows >= 0).tolist(), words.tolist(), strict=True):
-            tokens = [token for token in one if token >= 0]
-            log_p = torch.log_softmax(model.text.logits(model.text.intent(trunk.output[user, place])), 0)
-            if tokens:
-                total, asked = total - float(log_p[tokens].mean()), asked + 1
-    assert float(found) == pytest.approx(total / asked, rel=1e-5)
+        log_p = torch.log_softmax(
+            model.text.logits(model.text.tell(model.item_vectors(named.item[None])[0])), 1
+        )
+        expected = -np.mean([float(one[own].mean()) for one, own in zip(log_p, words, strict=True)])
+        assert float(words_loss(model, named)) == pytest.approx(expected, rel=1e-5)
 
 
 # --- training ----------------------------------------------------------------------------------------------

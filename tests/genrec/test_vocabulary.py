@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -71,6 +72,26 @@ def test_a_vocabulary_comes_back_from_disk(vocabulary: TextVocabulary, tmp_path:
     assert loaded.content_hash == vocabulary.content_hash
     assert loaded.size == vocabulary.size
     assert loaded.answers(TITLES) == vocabulary.answers(TITLES)
+
+
+def test_the_codes_of_a_plan_stand_behind_the_words_and_say_nothing(tmp_path: Path):
+    plain, planned = TextVocabulary.train(TITLES, 300), TextVocabulary.train(TITLES, 300, plan=(3, 4))
+    assert (planned.words, planned.size) == (plain.size, plain.size + 7)
+    assert "plan" not in plain.facts.to_dict()  # the hash of a vocabulary without one is what it was
+    assert planned.content_hash != plain.content_hash
+    (dune,) = planned.answers(["Dune"])
+    assert [dune] == plain.answers(["Dune"])
+    answer = [*planned.planned(np.array([2, 3 + 1])).tolist(), *dune]
+    assert answer[:2] == [plain.size + 2, plain.size + 4]
+    assert planned.text(answer) == "Dune"
+    assert planned.decoded(answer) == " Dune"
+    assert forbidden_tokens(planned, "")[planned.words :].all()  # free text cannot go on with them
+    planned.save(tmp_path)
+    loaded = TextVocabulary.load(tmp_path)
+    assert (loaded.facts, loaded.content_hash) == (planned.facts, planned.content_hash)
+    (tmp_path / FACTS_FILE).write_text('{"end": 0, "before": [], "behind": [], "plan": [0]}')
+    with pytest.raises(IndexFormatError, match="facts of a vocabulary"):
+        TextVocabulary.load(tmp_path)
 
 
 def test_too_small_a_vocabulary_is_refused():

@@ -10,10 +10,10 @@ import pytest
 
 from index.item_index import ItemIndex
 from serving.live_bundle import LiveBundle
-from serving.walks import code_label
+from serving.walks import code_label, label_of
 from tests.serving.toy_server import CATALOG, MODEL, Server, index_of_toys
 from tests.toy import ITEMS
-from tests.toy_text import toy_recommender
+from tests.toy_text import toy_recommender, toy_text, toy_title_mode
 
 ASK, WALK = "/v1/recommendations", "/v1/walk"
 UNLIKE = ("id", "created", "timings_ms")  # of two answers to one request
@@ -154,6 +154,21 @@ def test_forced_codes_are_told_together():
     assert label([first + 1, first + second], 1) == "1 · 0"
     assert label([], 0) == ""
     assert np.sum(index.level_sizes) > first + second
+
+
+def test_a_plan_is_told_as_codes_and_what_follows_as_words():
+    index = index_of_toys()
+    text = toy_text(index, plan=True)
+    label = label_of(toy_title_mode(index, text), index)
+    path = text.titles.path(0)
+    levels = index.codes.shape[1]
+    codes = code_label(index)(index.level_tokens[text.titles.item_at_rank[0]].tolist(), 0)
+    title = index.catalog.titles[int(text.titles.item_at_rank[0])]
+    assert label(path[:levels], 0) == codes
+    assert label(path, 0) == f"{codes} · {title}"
+    assert label(path[levels - 1 :], levels - 1).split(" · ", 1) == [codes.split(" · ")[-1], title]
+    assert label(path[levels:], levels) == title
+    assert label(path[-1:], len(path) - 1) == "∎"
 
 
 def test_a_server_may_have_no_walk():
