@@ -8,6 +8,7 @@
     files-…/onnx/…           its export, once there is one: what runs without torch
     files-…/vocabulary/…     of a model that writes text: its tokenizer,
     files-…/titles/…         and the trie of the titles in those tokens
+    files-…/history_prior/…  which items follow each other, and whose texts are alike: what the search mixes in
     files-…/model_card.md    what all of this is, for people
 """
 
@@ -28,7 +29,9 @@ from genrec.bundle_decoders import DecoderName, open_decoders
 from genrec.bundle_text import TEXT, TITLES, VOCABULARY, BundleText, load_text
 from genrec.decoders.base import Decoder
 from genrec.decoders.exported import EXPORT, ExportFacts
+from genrec.history_prior import DIRECTORY, HistoryPrior, load_history_prior
 from genrec.model_card import CARD, write_card
+from genrec.prior_changes import carried_over
 from genrec.speech import Speech, SpeechForm
 from genrec.tasks import TASKS, TaskDefaults, defaults_of, tasks_in_order
 from index.artifact import Artifact, changed_since, open_artifact, save_array, writing_artifact
@@ -49,6 +52,7 @@ class Bundle:
     index: ItemIndex
     tasks: Mapping[str, TaskDefaults]
     text: BundleText | None = None  # None where the model speaks codes alone
+    prior: HistoryPrior | None = None  # None in a bundle of an earlier version, or one trained without
 
     @property
     def family(self) -> str:
@@ -148,6 +152,7 @@ def save_bundle(
     trained_events: UInt64Array,
     facts: Mapping[str, Any],
     text: BundleText | None = None,
+    prior: HistoryPrior | None = None,
 ) -> None:
     """Write a bundle, atomically.
 
@@ -163,6 +168,7 @@ def save_bundle(
         trained_events: uint64[T], hashes of the events trained on.
         facts: what else the manifest records: settings, figures, times.
         text: what the model needs to write text; with it the model may have text tasks.
+        prior: what tasks with a ``prior_weight`` mix in.
     """
     model = {"family": family, **facts}
     if text is not None:
@@ -170,6 +176,7 @@ def save_bundle(
     manifest = {
         **index.manifest(),
         **({} if text is None else {TEXT: text.manifest()}),
+        **({} if prior is None else {DIRECTORY: prior.manifest()}),
         "model": model,
         "tasks": {name: task.to_dict() for name, task in tasks.items()},
     }
@@ -181,6 +188,8 @@ def save_bundle(
         save_array(files / "model", TRAINED_EVENTS, trained_events)
         if text is not None:
             text.save_files(files)
+        if prior is not None:
+            prior.save_files(files)
         write_card(files, manifest)
 
 
@@ -188,7 +197,8 @@ def save_changed_index(artifact: Artifact, index: ItemIndex, path: Path) -> None
     """Save an index that was opened from ``artifact`` and then changed, as the same kind of artifact.
 
     In a bundle the model is copied as it is: it speaks codes and reads which item has which from the index, so it
-    goes on working; one that writes titles gets the trie of the new ones.
+    goes on working; one that writes titles gets the trie of the new ones. A history prior is carried over: new items
+    are found by their texts.
 
     Raises:
         IndexFormatError: ``path`` holds something that is not an artifact of genrec, or another process has
@@ -199,7 +209,8 @@ def save_changed_index(artifact: Artifact, index: ItemIndex, path: Path) -> None
     if text is not None:
         text = text.over(index)
         manifest[TEXT] = text.manifest()
-    changed = {"index"} if text is None else {"index", VOCABULARY, TITLES}
+    changed = {"index", DIRECTORY} if text is None else {"index", DIRECTORY, VOCABULARY, TITLES}
+    prior = _prior_of_changed(artifact, index)
     replacing = artifact if path.resolve() == artifact.path.resolve() else None
     with writing_artifact(path, artifact.kind, manifest, replacing=replacing) as files:
         if artifact.kind == "index":
@@ -217,7 +228,18 @@ def save_changed_index(artifact: Artifact, index: ItemIndex, path: Path) -> None
         index.save_files(files / "index")
         if text is not None:
             text.save_files(files)
+        if prior is not None:
+            prior.save_files(files)
         write_card(files, manifest)
+
+
+def _prior_of_changed(artifact: Artifact, index: ItemIndex) -> HistoryPrior | None:
+    """The history prior of a bundle, if it has one, over its changed index."""
+    if DIRECTORY not in artifact.manifest:
+        return None
+    before = index_of(artifact)
+    prior = load_history_prior(artifact.files, artifact.manifest[DIRECTORY], before.vectors.text)
+    return carried_over(prior, index.catalog.rows_of(before.catalog.item_ids), index)
 
 
 @contextmanager
@@ -266,7 +288,10 @@ def load_bundle(path: Path, *, verify: bool = False) -> Bundle:
     artifact = open_artifact(path, kind="bundle", verify=verify)
     tasks = {name: defaults_of(name, values) for name, values in artifact.manifest["tasks"].items()}
     index = index_of(artifact)
-    bundle = Bundle(artifact, index, tasks, load_text(artifact, len(index.catalog)))
+    prior = None
+    if DIRECTORY in artifact.manifest:
+        prior = load_history_prior(artifact.files, artifact.manifest[DIRECTORY], index.vectors.text)
+    bundle = Bundle(artifact, index, tasks, load_text(artifact, len(index.catalog)), prior)
     if not bundle.modes:
         raise IndexFormatError(f"expected a task that answers requests in {path}, got {sorted(tasks)}")
     without_text = [name for name in tasks if TASKS[name].is_text and bundle.text is None]

@@ -86,7 +86,7 @@ def paths_of(batch: SearchBatch, request: Int64Array, rank: Int64Array) -> Prefi
         step = np.minimum(logits.astype(np.float64) - normalizer[which], 0.0)
     score = np.bincount(steps.row, weights=step, minlength=len(rank)).astype(np.float64)
     _, distinct = np.unique(request * nodes + ends.node, return_index=True)
-    score = score[distinct]
+    score = score[distinct] + batch.values.root(batch.size)[request[distinct]]
     parent = np.full(len(distinct), PROMPT_SLOT)
     return Prefixes(request[distinct], ends.take(distinct), score, score, parent)
 

@@ -67,7 +67,8 @@ class LeafSearch(SearchBatch):
             look_ahead[self.looking_ahead] = True
             rules = StepRules(
                 beam=np.where(self.best_first, _ALL, self.beam),
-                items=self.k,
+                # Of ended paths with a share that is not scored yet the k best by the model may not be the best.
+                items=np.where(self.values.leaves_a_rest(len(requests)), _ALL, self.k),
                 allowed=[one.allowed for one in requests],
                 look_ahead=look_ahead & ~self.best_first,
                 catalog=self.normalize == "catalog",
@@ -223,30 +224,35 @@ class LeafSearch(SearchBatch):
         return order
 
     def _floors(self, request: Int64Array) -> Float64Array:
-        """float64[B]: the value of the k-th best finished item, for the requests named."""
+        """float64[B]: the least that a prefix must be worth to matter still, for the requests named."""
         floors = np.full(self.size, -np.inf)
         for b in np.unique(request).tolist():
-            floors[b] = self.finished[b].floor()
+            floors[b] = self._floor(b)
         return floors
+
+    def _floor(self, b: int) -> float:
+        """What a prefix must be worth for an item below it to come among the k best found so far."""
+        return self.values.open_floor(b, self.finished[b].floor())
 
     def _best_open(self, b: int) -> Prefixes:
         """What a best-first request takes up next: its best open prefixes, while its budget lasts.
 
         When the budget ends with fewer than k answers, a beam goes down to the next ones, the deepest first.
         """
-        floor = self.finished[b].floor()
+        is_full = self.finished[b].floor() > -np.inf
+        floor = self._floor(b)
         if b not in self.room:
             self.open.forget(b, floor)
         everything = self.open.of(b)
         matters = everything.value >= floor
-        if b in self.room and floor == -np.inf:
-            worst = self.finished[b].best().value.min(initial=np.inf)
+        if b in self.room and not is_full:
+            worst = self.values.open_floor(b, self.finished[b].best().value.min(initial=np.inf))
             matters &= (everything.value >= worst) | self._has_room(b, everything)
         budget = self.requests[b].max_expansions
         left = np.inf if budget is None else budget - self.expansions[b]
         if left > 0:
             return self._take_back(b, np.where(matters, everything.value, -np.inf), min(self.beam[b], left))
-        if floor > -np.inf or not len(everything):
+        if is_full or not len(everything):
             return everything.take(slice(0))
         if b in self.room:
             matters = self._has_room(b, everything)

@@ -143,6 +143,10 @@ def _figures(manifest: Mapping[str, Any], model: Mapping[str, Any]) -> str:
         for name, found in by_name.items():
             words = [f"{found[one]:.4f}" if one in found else "–" for one in _FIGURES]
             rows.append((task, f"{name} (chosen)" if name == chosen else name, *words))
+    if "prior_validation" in model:
+        weight = manifest["tasks"]["semantic_id"].get("prior_weight", 0.0)
+        words = [f"{model['prior_validation'][one]:.4f}" for one in _FIGURES]
+        rows.append(("semantic_id", f"with the history prior, weight {weight:g}", *words))
     if not rows:
         return "None: nothing was held out, or nothing was measured.\n"
     return _table(("task", "normalisation", *_FIGURES), rows) + (

@@ -16,6 +16,7 @@ import numpy as np
 from genrec.bundle import Bundle
 from genrec.cap_rules import CapRules
 from genrec.decoders.base import Decoder
+from genrec.history_prior import HistoryPrior
 from genrec.queries import QuerySearch
 from genrec.query_search import CatalogQuerySearch
 from genrec.query_writers import ModelQueries
@@ -39,6 +40,7 @@ class TrieMode:
     rules: ItemRules  # what requests may get, over the ranks of this trie
     caps: CapRules
     defaults: TaskDefaults
+    history_prior: HistoryPrior | None = None  # what requests may have mixed in; the same one for every trie
 
     def written(self, rank: int) -> str | None:
         """The text of the answer that names the item at a rank; None where the model writes codes."""
@@ -59,7 +61,12 @@ class QueryMode:
 AnyMode: TypeAlias = TrieMode | QueryMode
 
 
-def codes_mode(index: ItemIndex, decoder: Decoder, defaults: TaskDefaults | None = None) -> TrieMode:
+def codes_mode(
+    index: ItemIndex,
+    decoder: Decoder,
+    defaults: TaskDefaults | None = None,
+    history_prior: HistoryPrior | None = None,
+) -> TrieMode:
     """The mode of a model that writes semantic IDs."""
     return TrieMode(
         spec=TASKS[SEMANTIC_ID],
@@ -69,11 +76,16 @@ def codes_mode(index: ItemIndex, decoder: Decoder, defaults: TaskDefaults | None
         rules=index.rules,
         caps=CapRules(index.catalog, index.trie),
         defaults=defaults or TaskDefaults(),
+        history_prior=history_prior,
     )
 
 
 def title_mode(
-    speech: Speech, titles: TokenTrie, decoder: Decoder, defaults: TaskDefaults | None = None
+    speech: Speech,
+    titles: TokenTrie,
+    decoder: Decoder,
+    defaults: TaskDefaults | None = None,
+    history_prior: HistoryPrior | None = None,
 ) -> TrieMode:
     """The mode of a model that writes titles. An item without one is never returned.
 
@@ -82,6 +94,7 @@ def title_mode(
         titles: trie of the catalog's titles in the model's tokens.
         decoder: its token ids are the vocabulary's.
         defaults: the measured ones.
+        history_prior: what requests may have mixed in.
     """
     index = speech.index
     hidden = np.union1d(index.removed, untitled_rows(index.catalog.titles))
@@ -93,6 +106,7 @@ def title_mode(
         rules=ItemRules(index.catalog, titles, hidden),
         caps=CapRules(index.catalog, titles),
         defaults=defaults or TaskDefaults(),
+        history_prior=history_prior,
     )
 
 
@@ -115,12 +129,12 @@ def modes_of(bundle: Bundle, decoders: Mapping[str, Decoder]) -> dict[str, AnyMo
     for name in (one for one in bundle.modes if one in decoders):
         spec, decoder, defaults = TASKS[name], decoders[name], bundle.tasks[name]
         if spec.held_by == "codes":
-            modes[name] = codes_mode(bundle.index, decoder, defaults)
+            modes[name] = codes_mode(bundle.index, decoder, defaults, bundle.prior)
             continue
         if bundle.text is None:
             raise IndexFormatError(f"expected a vocabulary for the task '{name}', got none; train again")
         if spec.held_by == "titles":
-            modes[name] = title_mode(bundle.speech, bundle.text.titles, decoder, defaults)
+            modes[name] = title_mode(bundle.speech, bundle.text.titles, decoder, defaults, bundle.prior)
         else:
             assert isinstance(defaults, QueryDefaults)
             bm25 = bundle.index.bm25_scored_by(defaults.k1, defaults.b)

@@ -8,7 +8,7 @@ from typing import cast
 
 import numpy as np
 
-from genrec.mode_requests import shared_request, with_history
+from genrec.mode_requests import requests_of
 from genrec.queries import QueryRequest
 from genrec.recommender import Recommender
 from genrec.search import Normalize
@@ -43,7 +43,7 @@ def plan_of(recommender: Recommender, history: Sequence[ItemId | int], wishes: W
     assert resolved.normalize is not None
     assert resolved.beam is not None
     rows = recommender.history_rows(history).astype(np.int64)
-    request = with_history(mode, rows, wishes, shared_request(recommender.index, mode, wishes))
+    (request,) = requests_of(recommender.index, [mode], [rows], [wishes])
     items = len(recommender.index.catalog)
     if isinstance(request, QueryRequest):
         allowed = np.ones(items, bool) if request.allowed is None else request.allowed.copy()

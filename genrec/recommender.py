@@ -14,14 +14,14 @@ import numpy as np
 
 from genrec.bundle import Bundle, DecoderName, load_bundle
 from genrec.decoders.base import Decoder
-from genrec.mode_requests import Found, run_mode, shared_request, with_history
+from genrec.mode_requests import Found, requests_of, run_mode
 from genrec.modes import AnyMode, QueryMode, TrieMode, codes_mode, modes_of
 from genrec.prior import CANDIDATES, Prior, PriorKind
 from genrec.queries import QueryRequest, QueryResult
 from genrec.recommendation import Recommendation, RecommendedItem, items_of, notes_on
 from genrec.search import Diversity, Normalize, SearchRequest, Synchronize
 from genrec.tasks import Mode, QueryConstraint, TaskDefaults
-from genrec.wishes import Wishes, resolve
+from genrec.wishes import PriorName, Wishes, resolve
 from index.errors import RequestError
 from index.filter_expression import Where
 from index.item_index import SEMANTIC_ID, ItemIndex
@@ -168,7 +168,7 @@ class Recommender:
         exact: bool = False,
         max_expansions: int | None = None,
         max_per: Mapping[str, int] | None = None,
-        prior: Prior | None = None,
+        prior: Prior | PriorName | float | None = None,
         sample: bool = False,
         seed: int = 0,
         diversity: Diversity | None = None,
@@ -195,7 +195,9 @@ class Recommender:
             max_expansions: budget of an exact search or a sample, in prefixes.
             max_per: at most so many items with one value of a field, ``{"brand": 2}``; the best ones by
                 score. A list field counts each of its values.
-            prior: what is known of the items beside the model; :meth:`prior` makes one.
+            prior: what is known of the items beside the model. The bundle's history prior where not given (other
+                people's histories and the items' texts), ``"none"`` for the model alone, a number for its weight,
+                or a prior of your own, which :meth:`prior` makes.
             sample: draw k items without replacement instead of ranking them, in the model's proportions
                 (catalog scores). Items come in the order drawn.
             seed: of the sample. The same seed and history draw the same items.
@@ -367,16 +369,7 @@ class Recommender:
     def _requests(
         self, histories: Sequence[IntArray], each: Sequence[Wishes]
     ) -> list[SearchRequest | QueryRequest]:
-        shared: dict[
-            int, SearchRequest | QueryRequest
-        ] = {}  # by wish: all that does not depend on the history
-        requests = []
-        for rows, one in zip(histories, each, strict=True):
-            mode = self.mode_of(one)
-            if id(one) not in shared:
-                shared[id(one)] = shared_request(self.index, mode, one)
-            requests.append(with_history(mode, np.asarray(rows, np.int64), one, shared[id(one)]))
-        return requests
+        return requests_of(self.index, [self.mode_of(one) for one in each], histories, each)
 
 
 def _ids(history: Sequence[ItemId | int]) -> list[ItemId]:

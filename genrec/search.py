@@ -103,7 +103,7 @@ def _check(requests: Sequence[SearchRequest], normalize: str, synchronize: str, 
 def _leaf_only(request: SearchRequest) -> dict[str, bool]:
     return {
         "exact search": request.exact,
-        "priors": request.prior is not None,
+        "priors": request.prior is not None or request.blend is not None,
         "caps": request.caps is not None,
         "sampling": request.sample_seed is not None,
         "diverse search": request.diversity is not None,
@@ -136,6 +136,12 @@ def _check_values(request: SearchRequest, normalize: str, items: int) -> None:
         raise RequestError(
             f"expected catalog scores for a {'sample' if is_sample else 'mixture prior'}, "
             f"got normalize={normalize!r}: only they are a distribution over the items"
+        )
+    if request.blend is not None and prior is not None:
+        raise RequestError("expected a prior or a blend, got both; leave one out")
+    if request.blend is not None and len(request.blend.ranks) and request.blend.ranks[-1] >= items:
+        raise RequestError(
+            f"expected a blend of the {items} items of the trie, got rank {request.blend.ranks[-1]}"
         )
     if is_sample and prior is not None and not is_mixture:
         raise RequestError(

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from genrec.blend import Blend
 from genrec.caps import Caps
 from genrec.decoders.base import PROMPT_SLOT, Decoder, Hidden, Prompt
 from genrec.finished import Finished, FoundItems
@@ -57,6 +58,8 @@ class SearchRequest:
     below them. Neither scores nor certificates nor an exact search change by it."""
     prior: Prior | None = None
     """What is known of the items beside the model (``leaf`` mode; a mixture needs catalog scores)."""
+    blend: Blend | None = None
+    """Shares of items that are mixed with the model's (``leaf`` mode, no prior beside it, no diversity)."""
     caps: Caps | None = None
     """At most so many items of a label (``leaf`` mode), applied greedily in the final order. Where the beam
     does not find k of them, the search goes on: min(k, what filter and caps admit) items come back."""
@@ -76,8 +79,8 @@ class SearchResult:
 
     ranks: Int64Array  # [k] item ranks in the trie
     scores: Float64Array
-    """[k] log-probabilities, with an additive prior's term on top; falling, ties by catalog row. A sample is
-    in the order of the draw."""
+    """[k] log-probabilities, a blend's shares mixed in, an additive prior's term on top; falling, ties by catalog
+    row. A sample is in the order of the draw."""
     certified: int
     """How many of the first results are proven to be in their true place: nothing the search left out can
     score as high. Relative to the scores this decoder computes."""
@@ -102,6 +105,8 @@ class SearchBatch:
             [request.sample_seed for request in requests],
             [request.allowed for request in requests],
             len(trie),
+            [request.blend for request in requests],
+            [request.k for request in requests],
         )
         prefilled = decoder.prefill([request.prompt for request in requests])
         self.states = list(prefilled.states)
@@ -127,7 +132,7 @@ class SearchBatch:
 
     def root(self) -> Prefixes:
         """The first frontier: every request at its prompt."""
-        score = np.zeros(self.size)
+        score = self.values.root(self.size)
         value = self.values.of_root(score)
         prompt = np.full(self.size, PROMPT_SLOT)
         return Prefixes(np.arange(self.size), self.walk.root(self.size), score, value, prompt)
@@ -171,7 +176,7 @@ class SearchBatch:
         rank = ragged_positions(start, count)
         below = Below(paths.request[row], row, rank, rank + 1, self.trie.nodes + rank)
         score = paths.score[row] + self.values.mix(-np.log(count)[row], below)
-        return below.request, FoundItems(rank, score, self.values.of(score, paths.value, below))
+        return below.request, FoundItems(rank, *self.values.of_items(score, paths.value, below))
 
     def finish(self, paths: Prefixes, *, ahead: bool = False) -> None:
         """Record every allowed item of finished paths; ``ahead`` where the search may find them again."""
@@ -196,6 +201,7 @@ class SearchBatch:
         """The k best finished items of one request."""
         best = self.finished[b].best()
         scores = best.value if self.requests[b].sample_seed is None else best.score
+        bound = self.values.open_bound(b, bound)
         certified = int(np.searchsorted(-best.value, -bound, side="left"))
         return SearchResult(best.rank, scores, certified, int(self.expansions[b]), int(self.model_calls[b]))
 

@@ -47,7 +47,7 @@ class TracedPrefix:
     start: int  # first rank below
     end: int  # one past the last
     allowed: int  # items below that the request may get
-    score: float  # log-probability of the path
+    score: float  # log-probability of the path; under a blend the model's part of it
     order: float  # what the beam chose by: with look-ahead, a prior or a sample it is not the score
     fate: Fate  # in its step; a later step's `expanded` says which pruned ones were taken up after all
     examples: tuple[int, ...]  # ranks below, allowed ones where there are any, spread evenly
@@ -210,7 +210,7 @@ class TracedSearch(LeafSearch):
                 scored=len(node),
                 counts={name: int((fate == place).sum()) for place, name in enumerate(FATES)},
                 unlisted=tuple(self._count(scored, fate, ~is_listed, expanded)),
-                bound=float(bound),
+                bound=self.values.open_bound(0, float(bound)),
                 found=self.result(0, float(bound)),
                 ended=ended,
                 model_calls=int(self.model_calls[0]),

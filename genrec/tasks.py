@@ -163,6 +163,9 @@ class TaskDefaults:
     """The better of the two on this bundle's validation users."""
     beam: int = 50
     """Prefixes kept per step."""
+    prior_weight: float = 0.0
+    """Of the bundle's history prior against the model (:mod:`genrec.history_prior`), in [0, 1): the best on this
+    bundle's validation users. 0 leaves the model alone."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -188,7 +191,7 @@ class TaskDefaults:
 
     def is_known(self) -> bool:
         """Whether every value makes sense."""
-        return self.normalize in get_args(Normalize) and self.beam >= 1
+        return self.normalize in get_args(Normalize) and self.beam >= 1 and 0 <= self.prior_weight < 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +214,7 @@ class QueryDefaults(TaskDefaults):
         return (
             self.normalize in get_args(Normalize)
             and self.beam >= 1
+            and self.prior_weight == 0
             and self.queries >= 1
             and self.context >= 0
             and self.constraint in get_args(QueryConstraint)

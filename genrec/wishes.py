@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Literal, TypeAlias, get_args
 
 from genrec.prior import Prior
 from genrec.search import Diversity, Normalize, Synchronize
@@ -16,6 +16,9 @@ from genrec.tasks import Mode, QueryConstraint, QueryDefaults, TaskDefaults
 from index.errors import RequestError
 from index.filter_expression import Where
 from index.types import ItemId
+
+PriorName: TypeAlias = Literal["history", "none"]
+USUAL_WEIGHT = 0.5  # of a history prior asked for by name in a bundle whose model was better alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +49,11 @@ class Wishes:
     max_per: Mapping[str, int] | None = None
     """At most so many items with one value of a field, ``{"brand": 2}``; the best ones by score. A list field
     counts each of its values."""
-    prior: Prior | None = None
-    """What is known of the items beside the model; :meth:`genrec.Recommender.prior` makes one."""
+    prior: Prior | PriorName | float | None = None
+    """What is known of the items beside the model. Not given: the bundle's history prior, with the weight that was
+    best on validation, wherever the other wishes go with it (diversity, a token-synchronous search and queries do
+    not). ``"none"``: the model alone. A number in [0, 1): the history prior with this weight; ``"history"``: with
+    the bundle's. A :class:`~genrec.prior.Prior`, which :meth:`genrec.Recommender.prior` makes, replaces it."""
     sample: bool = False
     """Draw k items without replacement instead of ranking them, in the model's proportions (catalog scores).
     Items come in the order drawn."""
@@ -67,6 +73,8 @@ class Wishes:
 
 def resolve(wishes: Wishes, defaults: TaskDefaults) -> Wishes:
     """The wishes with ``beam`` and ``normalize`` filled in, and what queries take where those are written.
+
+    ``prior`` is then a Prior, the weight of the history prior above 0, or None.
 
     Raises:
         RequestError: k, beam, queries or max_expansions below 1, an unknown choice, or wishes that contradict each
@@ -88,9 +96,29 @@ def resolve(wishes: Wishes, defaults: TaskDefaults) -> Wishes:
             f"expected queries and constraint with mode='query' alone, got queries={wishes.queries}, "
             f"constraint={wishes.constraint!r}; leave them out or name the mode"
         )
-    resolved = replace(wishes, beam=max(beam, wishes.k), normalize=normalize)
+    prior = _prior_of(wishes, defaults)
+    resolved = replace(wishes, beam=max(beam, wishes.k), normalize=normalize, prior=prior)
     _check_agreement(resolved)
     return resolved
+
+
+def _prior_of(wishes: Wishes, defaults: TaskDefaults) -> Prior | float | None:
+    """The prior that was asked for, by weight where it is the history prior; None for none."""
+    asked = wishes.prior
+    if asked is None:
+        goes = wishes.diversity is None and wishes.synchronize == "leaf"
+        return defaults.prior_weight or None if goes else None
+    if isinstance(asked, Prior):
+        return asked
+    if isinstance(asked, str):
+        if asked not in get_args(PriorName):
+            raise RequestError(
+                f"expected a prior of {', '.join(get_args(PriorName))}, or a weight in [0, 1), got {asked!r}"
+            )
+        return None if asked == "none" else defaults.prior_weight or USUAL_WEIGHT
+    if not 0 <= asked < 1:
+        raise RequestError(f"expected a weight of the history prior in [0, 1), got {asked}; 0 is none")
+    return float(asked) or None
 
 
 def _resolve_queries(wishes: Wishes, defaults: QueryDefaults) -> Wishes:
@@ -104,7 +132,7 @@ def _resolve_queries(wishes: Wishes, defaults: QueryDefaults) -> Wishes:
     items_only = {
         "exact search": wishes.exact,
         "a budget of expansions": wishes.max_expansions is not None,
-        "priors": wishes.prior is not None,
+        "priors": wishes.prior not in (None, "none"),
         "caps": bool(wishes.max_per),
         "token-synchronous search": wishes.synchronize == "token",
         "catalog scores": wishes.normalize == "catalog",
@@ -122,7 +150,8 @@ def _resolve_queries(wishes: Wishes, defaults: QueryDefaults) -> Wishes:
 
 def scores_are_shares(resolved: Wishes) -> bool:
     """Whether exp(score) is a share of the whole catalog's probability."""
-    return resolved.normalize == "catalog" and (resolved.prior is None or resolved.prior.kind == "mixture")
+    prior = resolved.prior
+    return resolved.normalize == "catalog" and not (isinstance(prior, Prior) and prior.kind == "additive")
 
 
 def _check_agreement(resolved: Wishes) -> None:
@@ -141,13 +170,14 @@ def _check_agreement(resolved: Wishes) -> None:
     for name, is_asked in leaf_only.items():
         if is_asked and resolved.diversity is not None and name != "diverse search":
             raise RequestError(f"expected diversity or {name}, got both; leave one out")
-    is_mixture = resolved.prior is not None and resolved.prior.kind == "mixture"
+    prior = resolved.prior if isinstance(resolved.prior, Prior) else None
+    is_mixture = prior is not None and prior.kind == "mixture"
     if resolved.normalize != "catalog" and (resolved.sample or is_mixture):
         raise RequestError(
             f"expected catalog scores for a {'sample' if resolved.sample else 'mixture prior'}, "
             f"got normalize={resolved.normalize!r}: only they are a distribution over the items"
         )
-    if resolved.sample and resolved.prior is not None and not is_mixture:
+    if resolved.sample and prior is not None and not is_mixture:
         raise RequestError(
             "expected a mixture prior for a sample, got an additive one; its scores are no distribution"
         )

@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 from genrec.plan import plan_of
+from genrec.prior_reasons import PriorReason, prior_reasons
 from genrec.recommender import Recommendation
 from genrec.recommender import RecommendedItem as Recommended
 from genrec.wishes import Wishes
@@ -66,6 +67,9 @@ def response_of(
     check_fields(request.return_fields, catalog)
     rows = catalog.rows_of(history)
     known = rows[rows >= 0]
+    reasons = None
+    if request.explain and fallback is None:  # a budget of expansions changes nothing of them
+        reasons = prior_reasons(answer.live.recommender, history, request.wishes(1), found)
     is_proving = (request.decoding.exact or request.decoding.sample) and not found.queries
     is_short = is_proving and found.certified < len(found.items)
     return schemas.RecommendationResponse(
@@ -75,7 +79,18 @@ def response_of(
         model=answer.live.model,
         catalog=answer.live.catalog,
         mode=found.mode,
-        items=[_item(one, request, index, known, found, fallback is not None) for one in found.items],
+        items=[
+            _item(
+                one,
+                request,
+                index,
+                known,
+                found,
+                fallback is not None,
+                None if reasons is None else reasons[place],
+            )
+            for place, one in enumerate(found.items)
+        ],
         certified=found.certified,
         normalize=found.normalize,
         queries=[
@@ -150,6 +165,7 @@ def _item(
     known: Int32Array,
     found: Recommendation,
     is_fallback: bool,
+    reason: PriorReason | None,
 ) -> schemas.RecommendedItem:
     row = index.catalog.row_of(one.item_id)
     assert row is not None  # the search returns items of this catalog
@@ -167,12 +183,19 @@ def _item(
             for term in one.matched_terms
         ],
         fields={name: fields[name] for name in request.return_fields if name not in _ALWAYS},
-        explanation=_explanation(one, row, index, known, found.certified) if request.explain else None,
+        explanation=_explanation(one, row, index, known, found.certified, reason)
+        if request.explain
+        else None,
     )
 
 
 def _explanation(
-    one: Recommended, row: int, index: ItemIndex, known: Int32Array, certified: int
+    one: Recommended,
+    row: int,
+    index: ItemIndex,
+    known: Int32Array,
+    certified: int,
+    reason: PriorReason | None,
 ) -> schemas.Explanation:
     codes = index.codes
     history = np.array(list(dict.fromkeys(known[::-1].tolist())), np.int64)  # newest first, each once
@@ -188,4 +211,6 @@ def _explanation(
             for place in nearest.tolist()
             if shared[place] > 0
         ],
+        prior_part=None if reason is None else reason.part,
+        because_of=None if reason is None else reason.because_of,
     )

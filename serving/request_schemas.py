@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from genrec.search import Diversity, Normalize, Synchronize
 from genrec.tasks import Mode, QueryConstraint
-from genrec.wishes import Wishes
+from genrec.wishes import PriorName, Wishes
 
 LARGEST = 2**53 - 1  # the largest integer every JSON reader agrees on
 
@@ -107,6 +107,13 @@ class Decoding(Strict):
     )
     max_expansions: Annotated[
         int | None, Field(ge=1, description="Budget of an exact search or a sample, in prefixes.")
+    ] = None
+    prior: Annotated[
+        PriorName | Annotated[float, Field(ge=0, lt=1)] | None,
+        Field(
+            description="What other people's histories and the items' texts say beside the model: `none`, `history`, "
+            "or its weight. What was measured to be best for the model where not given."
+        ),
     ] = None
     sample: Annotated[
         bool, Field(description="Draw items without replacement, in the model's proportions.")
@@ -210,6 +217,7 @@ class RecommendationRequest(Strict):
             exact=self.decoding.exact,
             max_expansions=budget,
             max_per=self.filter.max_per,
+            prior=self.decoding.prior,
             sample=self.decoding.sample,
             seed=self.decoding.seed,
             diversity=Diversity(self.decoding.groups, self.decoding.diversity)

@@ -51,6 +51,16 @@ class Explanation(Sent):
         list[SimilarItem],
         Field(description="Items of the history by shared leading codes: likeness, not proof of cause."),
     ]
+    prior_part: Annotated[
+        float | None,
+        Field(
+            description="How much of the probability comes from other people's histories and the texts; the rest is "
+            "the model's. null where the model was asked alone."
+        ),
+    ] = None
+    because_of: Annotated[
+        str | None, Field(description="The item of the history that says most for it in that part.")
+    ] = None
 
 
 class MatchedTerm(Sent):

@@ -28,6 +28,7 @@ import polars as pl
 from genrec.batch.shard_answers import SCHEMA, AnswerPlan, open_recommender
 from genrec.batch.users_file import UsersFile
 from genrec.bundle import load_bundle
+from genrec.prior import Prior
 from genrec.wishes import Wishes
 from index.artifact import replace_file
 from index.errors import BatchError
@@ -110,9 +111,9 @@ def run_batch(
         IndexFormatError, RequestError, FilterError: bundle and wishes do not go together.
     """
     started = time.monotonic()
-    if wishes.prior is not None:
+    if isinstance(wishes.prior, Prior):
         raise BatchError(
-            "expected wishes without a prior, got one: what a resumed job was begun with is kept as text"
+            "expected wishes without a prior of your own, got one: what a resumed job was begun with is kept as text"
         )
     if out.exists() and not overwrite:
         raise BatchError(f"expected no file at {out}, found one; pass --overwrite, or another --out")

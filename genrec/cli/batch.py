@@ -17,7 +17,7 @@ from genrec.batch.users_file import open_users
 from genrec.cli.options import JsonFlag, QuietFlag, RayAddress, Verify
 from genrec.cli.output import answers, print_json, stages
 from genrec.cli.recommend import BundlePath
-from genrec.cli.wish_options import MaxPer, ids_of, limits_of
+from genrec.cli.wish_options import MaxPer, PriorWish, ids_of, limits_of, prior_of
 from genrec.search import Normalize
 from genrec.tasks import Mode
 from genrec.wishes import Wishes
@@ -62,6 +62,7 @@ def batch(
         str, typer.Option(help="Item ids never to return, separated by commas.", metavar="IDS")
     ] = "",
     max_per: MaxPer = None,
+    prior: PriorWish = None,
     user_column: Annotated[str | None, typer.Option(help="Column of the user.", metavar="NAME")] = None,
     history_column: Annotated[
         str | None, typer.Option(help="Column of the list of item ids.", metavar="NAME")
@@ -105,6 +106,7 @@ def batch(
             where=where,
             exclude=ids_of(exclude),
             max_per=limits_of(max_per or []),
+            prior=prior_of(prior),
         )
         runs: Engine = (
             LocalEngine(workers or os.cpu_count() or 1)

@@ -11,7 +11,7 @@ import typer
 
 from genrec.cli.options import JsonFlag, QuietFlag, Verify
 from genrec.cli.output import Stages, answers, print_json, print_table, remark, stages
-from genrec.cli.wish_options import MaxPer, ids_of, limits_of
+from genrec.cli.wish_options import MaxPer, PriorWish, ids_of, limits_of, prior_of
 from genrec.leaf_search import LeafSearch
 from genrec.modes import QueryMode
 from genrec.recommender import Recommendation, RecommendedItem, Recommender
@@ -53,6 +53,7 @@ def recommend(
         str, typer.Option(help="Item ids never to return, separated by commas.", metavar="IDS")
     ] = "",
     max_per: MaxPer = None,
+    prior: PriorWish = None,
     diversity: Annotated[
         float | None,
         typer.Option(
@@ -93,6 +94,7 @@ def recommend(
         exact=exact,
         max_expansions=max_expansions,
         max_per=limits_of(max_per or []),
+        prior=prior_of(prior),
         diversity=None if diversity is None else Diversity(groups, diversity),
         mode=mode,
         queries=queries,

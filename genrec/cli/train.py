@@ -71,6 +71,15 @@ def train(
             metavar="TASKS",
         ),
     ] = None,
+    prior_weight: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=0.99,
+            help="What other people's histories and the items' texts weigh beside the model in every answer; 0: the "
+            "model alone. Chosen on validation where not given.",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed run left off.")] = False,
     hidden_size: Annotated[int | None, typer.Option(min=8, help="Width of the model.")] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="Layers of the model's body.")] = None,
@@ -138,7 +147,8 @@ def train(
         "text_size": text_size,
     }
     shape = {"hidden_size": hidden_size, "layers": layers, "dropout": dropout}
-    _refuse({**tuned, "lora": lora or None, "lora_rank": lora_rank} if base is None else shape, base)
+    own = {**shape, "prior_weight": prior_weight}  # of the native model
+    _refuse({**tuned, "lora": lora or None, "lora_rank": lora_rank} if base is None else own, base)
     if threads is not None:
         torch.set_num_threads(threads)
     started = time.monotonic()
@@ -196,6 +206,7 @@ def train(
                 stage=lambda name: progress(name, 0, 1),
                 resume=resume,
                 tasks=[name.strip() for name in (tasks or SEMANTIC_ID).split(",") if name.strip()],
+                prior_weight=prior_weight,
             )
         except KeyboardInterrupt:
             remark(_interrupted(checkpoint))
@@ -211,6 +222,8 @@ def train(
         "parameters": result.parameters,
         "normalize": result.normalize,
         "validation": result.validation,
+        "prior_weight": result.prior_weight,
+        "prior_validation": result.prior_validation,
         "title_normalize": result.title_normalize,
         "title_validation": result.title_validation,
         "seconds": round(time.monotonic() - started, 1),
@@ -223,6 +236,8 @@ def train(
         f"in {facts['seconds']:.0f} s → {out}"
     )
     _print_validation("Validation", result.validation, result.normalize)
+    if result.prior_validation:
+        answers.print(_about_prior(result.prior_weight, result.prior_validation))
     if result.title_normalize is not None:
         _print_validation("Validation of titles", result.title_validation, result.title_normalize)
     answers.print(f"Model card: {load_bundle(out).card}")
@@ -244,7 +259,7 @@ def _refuse(options: Mapping[str, object], base: str | None) -> None:
             + (
                 "together with --base, got no base"
                 if base is None
-                else "without --base, whose model has a shape"
+                else "without --base, whose model has a shape and no prior"
             )
             + "; leave one of them out"
         )
@@ -267,6 +282,15 @@ def _print_validation(heading: str, validation: Mapping[str, Mapping[str, float]
     ]
     if rows:
         print_table(heading, ("normalisation", *names), rows, numbers_from=1)
+
+
+def _about_prior(weight: float, figures: Mapping[str, float]) -> str:
+    if not weight:
+        return "History prior: the model alone is better on validation"
+    return (
+        f"History prior: weight {weight:g}; with it recall@10 {figures['recall@10']:.4f}, "
+        f"ndcg@10 {figures['ndcg@10']:.4f}, coverage {figures['coverage']:.4f}"
+    )
 
 
 class _Report:

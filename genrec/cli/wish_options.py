@@ -6,10 +6,41 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from genrec.wishes import PriorName
+
 MaxPer: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(help="At most so many items per value of a field; may be repeated.", metavar="FIELD=M"),
 ]
+
+PriorWish: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="What other people's histories and the items' texts say beside the model: none, history, or a weight "
+        "in [0, 1). The bundle's measured weight where not given.",
+        metavar="PRIOR",
+    ),
+]
+
+
+def prior_of(text: str | None) -> PriorName | float | None:
+    """``"none"``, ``"history"``, or a weight.
+
+    Raises:
+        typer.BadParameter: it is none of them.
+    """
+    if text is None:
+        return None
+    if text == "none":
+        return "none"
+    if text == "history":
+        return "history"
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"expected none, history or a weight in [0, 1), got {text!r}", param_hint="'--prior'"
+        ) from None
 
 
 def ids_of(text: str) -> list[str]:

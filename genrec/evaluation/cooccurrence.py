@@ -46,6 +46,11 @@ class Cooccurrence:
         """See ``Baseline.rank``."""
         return rank_dense(cases, k, self._items, self._evident)
 
+    @property
+    def rates(self) -> sparse.csr_array:
+        """Sparse float32[N, N]: ``rate[i, j]``."""
+        return self._rate
+
     def scores(self, cases: Cases) -> Float32Array:
         """float32[C, N], >= 0, dense: take cases in chunks."""
         weights = recency_weights(cases, self._items, RECENCY)

@@ -72,7 +72,8 @@ def evaluate(
     """Rank every held-out event and compare with the baselines.
 
     Args:
-        recommender: the bundle under test, asked with its own defaults; a row for each mode (:data:`ROWS`).
+        recommender: the bundle under test, asked with its own defaults; a row for each mode (:data:`ROWS`), and one
+            more, with ``-model`` behind its name, for the model alone where a history prior is mixed in.
         trained_events: uint64[T], hashes of the events the bundle was built and trained on.
         histories: whole histories, the same file the bundle was trained from.
         split: ``leave-one-out`` (each user's last event; the one before it for validation) or ``temporal``
@@ -192,6 +193,8 @@ def _ways(
     """Every row of the table and how it ranks; ``training`` is what the baselines learn from, None for none."""
     for name in modes:
         yield ROWS[name], partial(_by_mode, recommender, cast(Mode, name))
+        if recommender.modes[name].defaults.prior_weight:
+            yield f"{ROWS[name]}-model", partial(_by_model, recommender, cast(Mode, name))
     if with_variants:
         yield from ((f"genrec-{name}", way) for name, way in variants(recommender, modes).items())
     if training is not None:
@@ -201,6 +204,11 @@ def _ways(
 
 def _by_mode(recommender: Recommender, mode: Mode, cases: Cases, k: int, progress: Told | None) -> Ranked:
     return ranked_cases(recommender, cases, k, mode, progress)
+
+
+def _by_model(recommender: Recommender, mode: Mode, cases: Cases, k: int, progress: Told | None) -> Ranked:
+    """The generative model alone, without the prior that its bundle mixes in."""
+    return ranked_cases(recommender, cases, k, mode, progress, Wishes(prior="none"))
 
 
 def _by_baseline(baseline: Baseline, cases: Cases, k: int, progress: Told | None) -> Ranked:

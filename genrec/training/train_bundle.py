@@ -16,13 +16,17 @@ import numpy as np
 from genrec.bundle import save_bundle
 from genrec.decoders.native_decoder import NativeDecoder
 from genrec.evaluation.protocol import figures, rank_cases
+from genrec.history_prior import HistoryPrior
 from genrec.model_card import training_facts
+from genrec.modes import codes_mode
 from genrec.native_model import NativeConfig, NativeModel
 from genrec.recommender import Recommender
 from genrec.search import Normalize
 from genrec.tasks import TASKS, QueryDefaults, TaskDefaults, tasks_in_order
+from genrec.training.fit_prior import WEIGHTS, choose_prior, fit_history_prior
 from genrec.training.pretrain import Progress, TrainSettings, train_native
 from genrec.training.text_part import TEXT_BEAM, TextPart, text_part
+from genrec.wishes import USUAL_WEIGHT
 from index.build import Holdout, training_part
 from index.errors import TrainingError
 from index.histories import Cases, Histories, leave_one_out, temporal_split
@@ -46,6 +50,8 @@ class TrainedBundle:
     validation: dict[str, dict[str, float]]  # figures per normalisation, empty where nothing was held out
     title_normalize: Normalize | None = None  # None where the model writes no titles
     title_validation: dict[str, dict[str, float]] = field(default_factory=dict)
+    prior_weight: float = 0.0  # of the history prior; 0 where the model is asked alone
+    prior_validation: dict[str, float] = field(default_factory=dict)  # figures with it
 
 
 def train_bundle(
@@ -59,6 +65,7 @@ def train_bundle(
     stage: Callable[[str], None] | None = None,
     resume: bool = False,
     tasks: Sequence[str] = (SEMANTIC_ID,),
+    prior_weight: float | None = None,
 ) -> TrainedBundle:
     """Train a native model on an index and write a bundle.
 
@@ -72,6 +79,9 @@ def train_bundle(
         stage: told what happens after the steps.
         resume: go on from the checkpoint of a run that was killed.
         tasks: what the one model is to answer; ``semantic_id`` is always among them.
+        prior_weight: of the history prior against the model's codes, in [0, 1); 0 for a bundle without one. Chosen
+            on validation where not given, with how the prior is made; :data:`genrec.wishes.USUAL_WEIGHT` where
+            nothing is held out.
 
     Raises:
         TrainingError: nothing to train on, tasks that a native model does not have, or the checkpoint belongs to
@@ -112,6 +122,8 @@ def train_bundle(
         corpus=None if text is None else text.corpus,
     )
     chosen = _chosen(index, result.model, cases, text, tasks, say)
+    mixed = _with_prior(index, result.model, training, cases, chosen.defaults[SEMANTIC_ID], prior_weight, say)
+    chosen.defaults[SEMANTIC_ID] = mixed.defaults
     parameters = sum(p.numel() for p in result.model.parameters())
     seconds = time.monotonic() - started
     hashes = event_hashes(training, index.catalog.item_ids)
@@ -124,6 +136,7 @@ def train_bundle(
         **training_facts(training, hashes),
         "holdout": holdout,
         "validation": chosen.validation,
+        **({"prior_validation": mixed.validation} if mixed.validation else {}),
         **({"title_validation": chosen.title_validation} if "title" in chosen.defaults else {}),
     }
     say("writing the bundle")
@@ -136,6 +149,7 @@ def train_bundle(
         trained_events=hashes,
         facts=facts,
         text=None if text is None else text.bundled,
+        prior=mixed.prior,
     )
     checkpoint.unlink(missing_ok=True)
     titles = chosen.defaults.get("title")
@@ -148,7 +162,44 @@ def train_bundle(
         chosen.validation,
         None if titles is None else titles.normalize,
         chosen.title_validation,
+        mixed.defaults.prior_weight,
+        mixed.validation,
     )
+
+
+@dataclass(frozen=True)
+class _Mixed:
+    """The history prior of a bundle, how the codes are asked with it, and what that gives."""
+
+    prior: HistoryPrior | None
+    defaults: TaskDefaults
+    validation: dict[str, float]
+
+
+def _with_prior(
+    index: ItemIndex,
+    model: NativeModel,
+    training: Histories,
+    cases: Cases | None,
+    codes: TaskDefaults,
+    weight: float | None,
+    say: Callable[[str], None],
+) -> _Mixed:
+    """Fit the prior on training events; its weight and settings are the best on validation, unless one is given."""
+    if weight == 0:
+        return _Mixed(None, codes, {})
+    say("counting which items follow each other")
+    prior = fit_history_prior(index, training)
+    if cases is None or not len(cases):
+        return _Mixed(prior, replace(codes, prior_weight=USUAL_WEIGHT if weight is None else weight), {})
+    decoder = NativeDecoder(model)
+    say("choosing the weight of the history prior on validation")
+    weights = WEIGHTS if weight is None else (weight,)
+    chosen = choose_prior(Recommender(index, decoder, codes), prior, cases, weights=weights)
+    prior, codes = replace(prior, settings=chosen.settings), replace(codes, prior_weight=chosen.weight)
+    recommender = Recommender(index, modes={SEMANTIC_ID: codes_mode(index, decoder, codes, prior)})
+    ranked = rank_cases(recommender, cases, k=10)
+    return _Mixed(prior, codes, figures(ranked, cases.target, len(index.catalog)))
 
 
 @dataclass(frozen=True)

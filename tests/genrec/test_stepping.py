@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import genrec.leaf_search
+from genrec.blend import Blend
 from genrec.caps import Caps
 from genrec.kernels import NumpyStep
 from genrec.leaf_search import LeafSearch
@@ -33,7 +34,7 @@ def any_request(trie: TokenTrie, rng: np.random.Generator, normalize: Normalize)
         ),
         look_ahead=bool(rng.random() < 0.7),
     )
-    match rng.integers(0, 6):
+    match rng.integers(0, 7):
         case 0:
             return replace(request, exact=True, max_expansions=int(rng.choice([1, 3, 1000])))
         case 1:
@@ -46,6 +47,10 @@ def any_request(trie: TokenTrie, rng: np.random.Generator, normalize: Normalize)
             return replace(request, sample_seed=int(rng.integers(99)))
         case 4 if normalize == "catalog":
             return replace(request, prior=Prior(rng.dirichlet(np.ones(items)), 0.4, "mixture", candidates=2))
+        case 5:
+            ranks = np.sort(rng.choice(items, rng.integers(1, items + 1), replace=False))
+            blend = Blend(ranks, rng.dirichlet(np.ones(len(ranks))) * 0.9 + 0.1 / len(ranks), 0.4, ahead=1)
+            return replace(request, blend=blend)
     return request
 
 

@@ -1,0 +1,182 @@
+"""A bundle with its prior: fitted on training events alone, weighed on validation, the same wherever it is asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from genrec.bundle import load_bundle
+from genrec.evaluation.protocol import evaluate
+from genrec.recommender import Recommender
+from genrec.search import Diversity
+from genrec.training import fit_prior
+from genrec.training.fit_prior import choose_prior, fit_history_prior
+from genrec.training.pretrain import TrainSettings
+from genrec.training.train_bundle import train_bundle
+from genrec.wishes import Wishes
+from index.build import training_part
+from index.errors import RequestError
+from index.histories import leave_one_out
+from tests.fake_decoder import FakeDecoder
+from tests.toy import ITEMS, toy_histories, toy_index
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """A model that has hardly learned beside counts that know: the prior must win."""
+    out = tmp_path_factory.mktemp("prior") / "toy"
+    trained = train_bundle(toy_index(), toy_histories(), out, settings=TrainSettings(steps=3))
+    assert trained.prior_weight > 0
+    assert trained.prior_validation["ndcg@10"] > trained.validation["catalog"]["ndcg@10"]
+    return out
+
+
+def test_training_builds_it_and_everything_asks_with_it(bundle):
+    opened = load_bundle(bundle, verify=True)
+    assert any(name.startswith("history_prior/") for name in opened.artifact.manifest["files"])
+    recommender = Recommender.of_bundle(opened)
+    assert recommender.defaults.prior_weight == opened.tasks["semantic_id"].prior_weight > 0
+    assert recommender.recommend(["i8", "i12"]).items[0].item_id == "i16"  # users go four items on
+    usual = recommender.recommend(["i8", "i12"], k=5)
+    by_weight = recommender.recommend(["i8", "i12"], k=5, prior=recommender.defaults.prior_weight)
+    assert usual.items == by_weight.items == recommender.recommend(["i8", "i12"], k=5, prior="history").items
+    alone = recommender.recommend(["i8", "i12"], k=5, prior="none")
+    assert alone.items == recommender.recommend(["i8", "i12"], k=5, prior=0.0).items
+    assert alone.items != usual.items
+
+
+def test_probabilities_still_sum_to_one(bundle):
+    answer = Recommender.load(bundle).recommend(
+        ["i8", "i12"], k=ITEMS, exclude_seen=False, normalize="catalog"
+    )
+    assert sum(item.probability for item in answer.items) == pytest.approx(1, abs=1e-5)
+    assert answer.certified == ITEMS
+
+
+def test_batches_are_their_requests_one_by_one(bundle):
+    recommender = Recommender.load(bundle)
+    histories = [["i1"], [], ["i8", "i12"], ["nobody"], ["i3", "i7", "i11"]]
+    wishes = [Wishes(), Wishes(), Wishes(prior="none"), Wishes(prior=0.3), Wishes(where='genre == "drama"')]
+    for history, wish, together in zip(
+        histories, wishes, recommender.recommend_batch(histories, wishes), strict=True
+    ):
+        (alone,) = recommender.recommend_batch([history], wish)
+        assert [one.item_id for one in alone.items] == [one.item_id for one in together.items]
+        np.testing.assert_allclose(
+            [one.score for one in alone.items], [one.score for one in together.items], atol=1e-5
+        )
+
+
+def test_a_filter_masks_and_changes_no_score(bundle):
+    recommender = Recommender.load(bundle)
+    everything = {one.item_id: one.score for one in recommender.recommend(["i8"], k=ITEMS).items}
+    some = recommender.recommend(["i8"], k=10, where='genre == "western"').items
+    assert len(some) == 10
+    for one in some:
+        assert one.score == pytest.approx(everything[one.item_id], abs=1e-5)
+
+
+def test_what_a_prior_does_not_go_with_is_asked_without_it_unless_it_is_named(bundle):
+    recommender = Recommender.load(bundle)
+    alone = recommender.recommend(["i8"], prior="none", synchronize="token")
+    assert recommender.recommend(["i8"], synchronize="token").items == alone.items
+    groups = Diversity(2, 0.5)
+    assert recommender.recommend(["i8"], diversity=groups).items
+    with pytest.raises(RequestError, match="diversity or priors"):
+        recommender.recommend(["i8"], diversity=groups, prior="history")
+    with pytest.raises(RequestError, match="got 'text'"):
+        recommender.recommend(["i8"], prior="text")
+    with pytest.raises(RequestError, match=r"weight of the history prior in \[0, 1\), got 1"):
+        recommender.recommend(["i8"], prior=1)
+    own = recommender.recommend(["i8"], prior=recommender.prior({"i5": 1.0}, 0.9), normalize="catalog")
+    assert own.items[0].item_id == "i5"  # one's own prior stands instead of the bundle's
+
+
+def test_a_bundle_without_one_answers_as_ever(tmp_path):
+    out = tmp_path / "toy"
+    trained = train_bundle(
+        toy_index(), toy_histories(), out, settings=TrainSettings(steps=1), prior_weight=0.0
+    )
+    assert (trained.prior_weight, trained.prior_validation) == (0.0, {})
+    recommender = Recommender.load(out)
+    assert recommender.recommend(["i8"]).items == recommender.recommend(["i8"], prior="none").items
+    with pytest.raises(RequestError, match="expected a bundle with a history prior"):
+        recommender.recommend(["i8"], prior=0.5)
+
+
+def test_samples_are_drawn_with_it(bundle):
+    recommender = Recommender.load(bundle)
+    everything = recommender.recommend(["i8"], k=ITEMS, normalize="catalog")
+    scores = {one.item_id: one.score for one in everything.items}
+    drawn = recommender.recommend(["i8"], k=5, sample=True, seed=3, normalize="catalog")
+    assert len({one.item_id for one in drawn.items}) == 5
+    for one in drawn.items:
+        assert one.score == pytest.approx(scores[one.item_id], abs=1e-5)
+
+
+def test_evaluate_has_a_row_for_the_engine_and_one_for_the_model(bundle):
+    opened = load_bundle(bundle)
+    recommender = Recommender.of_bundle(opened)
+    result = evaluate(recommender, opened.trained_events(), toy_histories(), baselines=False)
+    assert list(result.systems) == ["genrec", "genrec-model"]
+    assert result.systems["genrec"]["ndcg@10"] > result.systems["genrec-model"]["ndcg@10"]
+
+
+def test_no_held_out_event_is_counted():
+    """Histories whose held-out events are all changed make the same prior."""
+    index, histories = toy_index(), toy_histories()
+    changed = histories.items.copy()
+    last = histories.offsets[1:]
+    for back in (1, 2):
+        changed[last - back] = (changed[last - back] + 17) % ITEMS
+    other = replace(histories, items=changed)
+    one, two = (fit_history_prior(index, training_part(part, "last-two")) for part in (histories, other))
+    for name, array in one.lists.arrays().items():
+        assert np.array_equal(array, two.lists.arrays()[name]), name
+    leaking = fit_history_prior(index, other)
+    assert not np.array_equal(one.lists.follow_rates, leaking.lists.follow_rates)
+
+
+def test_the_choice_is_the_best_of_all_by_exhaustive_scoring(monkeypatch):
+    monkeypatch.setattr(fit_prior, "WEIGHTS", (0.0, 0.3, 0.8))
+    index, histories = toy_index(), toy_histories()
+    recommender = Recommender(index, FakeDecoder(sum(index.level_sizes)))
+    prior = fit_history_prior(index, training_part(histories, "last-two"))
+    cases = leave_one_out(histories, "validation").take(np.arange(40))
+    chosen = choose_prior(recommender, prior, cases, weights=fit_prior.WEIGHTS)
+
+    rows = [cases.history_of(case) for case in range(len(cases))]
+    found = recommender.search_rows(rows, Wishes(k=ITEMS, beam=ITEMS, exclude_seen=False))
+    best = -1.0
+    for recency in fit_prior.RECENCIES:
+        for text_weight in fit_prior.TEXT_WEIGHTS:
+            for power in fit_prior.POWERS:
+                way = replace(
+                    prior,
+                    settings=replace(prior.settings, recency=recency, text_weight=text_weight, power=power),
+                )
+                for weight in fit_prior.WEIGHTS:
+                    gains = []
+                    for case, (result, shares) in enumerate(zip(found, way.shares(rows), strict=True)):
+                        mixed = np.zeros(ITEMS)
+                        mixed[recommender.rows_of(result)] = (1 - weight) * np.exp(result.scores)
+                        mixed[shares.rows] += weight * shares.shares
+                        mixed[rows[case]] = -1
+                        rank = 1 + (mixed > mixed[cases.target[case]]).sum()
+                        gains.append(1 / np.log2(rank + 1) if rank <= 10 else 0.0)
+                    best = max(best, float(np.mean(gains)))
+    assert chosen.ndcg == pytest.approx(best, abs=1e-6)
+
+
+def test_the_model_alone_is_kept_where_it_is_better():
+    """Nothing follows anything in these histories, and the texts say nothing of the next item."""
+    index, histories = toy_index(), toy_histories()
+    recommender = Recommender(index, FakeDecoder(sum(index.level_sizes)))
+    prior = fit_history_prior(index, training_part(histories, "last-two"))
+    cases = leave_one_out(histories, "validation").take(np.arange(20))
+    rows = [cases.history_of(case) for case in range(20)]
+    favourite = [recommender.rows_of(one)[0] for one in recommender.search_rows(rows, Wishes(k=1))]
+    told = replace(cases, target=np.array(favourite, np.int32))
+    assert choose_prior(recommender, prior, told).weight == 0
