@@ -23,6 +23,7 @@ from genrec.bench.sections import decode_section, head, offline_section, recall_
 from genrec.bench.serve import Asked, ServeSettings, measure_serve
 from genrec.bench.server_process import genrec_server
 from genrec.bundle import Bundle, DecoderName
+from genrec.modes import codes_mode
 from genrec.recommender import Recommender
 from index.histories import Cases, Histories, leave_one_out
 from index.item_index import SEMANTIC_ID, ItemIndex
@@ -113,7 +114,9 @@ def measure_report(
     }
     many = users.draw(index, settings.offline.users, np.random.default_rng((settings.seed, 1)))
     own = CompanyWatch()
-    batched = measure_offline(index, model, defaults, many, settings.offline, progress("batches"))
+    batched = measure_offline(
+        index, model, defaults, many, settings.offline, progress("batches"), bundle.prior
+    )
     report["offline"] = offline_section(
         bundle, model, batched, settings.offline, settings.threads, own.company()
     )
@@ -121,9 +124,8 @@ def measure_report(
     if users.cases is not None and users.no_recall is None:
         cases = _some(users.cases, settings.recall_cases, settings.seed)
         beams = (*settings.decode.beams, defaults.beam)
-        found = measure_recall(
-            Recommender(index, model, defaults), cases, beams, settings.decode.k, progress("recall")
-        )
+        answering = Recommender(index, modes={SEMANTIC_ID: codes_mode(index, model, defaults, bundle.prior)})
+        found = measure_recall(answering, cases, beams, settings.decode.k, progress("recall"))
         report["recall"] = recall_section(bundle.artifact, found, settings.decode.k, settings.seed)
     if settings.serve is not None:
         report["serve"] = serve_own(bundle, users, settings.serve, progress("server"))

@@ -20,11 +20,13 @@ from genrec.bench.percentiles import Percentile
 from genrec.bench.request_histories import RequestHistories
 from genrec.bench.timed_decoder import DECODER_PHASES, TimedDecoder
 from genrec.decoders.base import Decoder
+from genrec.history_prior import HistoryPrior
+from genrec.modes import codes_mode
 from genrec.recommender import Recommender
 from genrec.tasks import TaskDefaults
 from genrec.wishes import Wishes
 from index.errors import RequestError
-from index.item_index import ItemIndex
+from index.item_index import SEMANTIC_ID, ItemIndex
 from index.types import Float64Array
 
 
@@ -108,8 +110,9 @@ def measure_offline(
     histories: RequestHistories,
     settings: OfflineSettings,
     progress: Progress = lambda _stage, _done, _total: None,
+    prior: HistoryPrior | None = None,
 ) -> OfflineReport:
-    """Answer every user once with every batch size.
+    """Answer every user once with every batch size, with the prior that the bundle's answers have.
 
     Raises:
         RequestError: fewer histories than ``settings.users``.
@@ -120,7 +123,7 @@ def measure_offline(
             f"got {len(histories.rows)}"
         )
     timed = TimedDecoder(decoder)
-    recommender = Recommender(index, timed, defaults)
+    recommender = Recommender(index, modes={SEMANTIC_ID: codes_mode(index, timed, defaults, prior)})
     wishes = Wishes(k=settings.k, beam=settings.beam)
     group = max(settings.batches)
     wall, cpu = (np.zeros((len(settings.batches), settings.groups)) for _ in range(2))

@@ -98,7 +98,9 @@ def offline(
     asked = users.draw(opened.index, settings.users, np.random.default_rng((seed, 1)))
     model, watch = opened.decoder(decoder, task=SEMANTIC_ID, threads=threads), CompanyWatch()
     with stages(quiet or json == "-") as progress, thread_limit(threads):
-        measured = measure_offline(opened.index, model, opened.tasks[SEMANTIC_ID], asked, settings, progress)
+        measured = measure_offline(
+            opened.index, model, opened.tasks[SEMANTIC_ID], asked, settings, progress, opened.prior
+        )
     report = offline_section(opened, model, measured, settings, threads, watch.company())
     if json != "-":
         _show_offline(report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -39,6 +40,14 @@ def flip(file: Path, place: int, bit: int = 0) -> None:
     file.write_bytes(content)
 
 
+def says_the_same(one: bytes, other: bytes) -> bool:
+    """Whether a flipped bit changes no value: the seventeenth digit of a number may not."""
+    try:
+        return bool(json.loads(one) == json.loads(other))
+    except ValueError:
+        return False
+
+
 def test_every_file_is_guarded(bundle, tmp_path, audit):
     files = [one for one in sorted(bundle.rglob("*")) if one.is_file() and one.name != "manifest.json"]
     parts = {one.relative_to(bundle).parts[1] for one in files}
@@ -64,6 +73,8 @@ def test_any_bit_of_the_manifest_is_guarded(bundle, tmp_path, audit):
     for place in range(0, len(content), 7):
         manifest.write_bytes(content)
         flip(manifest, place, bit=place % 8)
+        if says_the_same(manifest.read_bytes(), content):
+            continue
         with pytest.raises(GenrecError):
             LiveBundle.load(broken)
     manifest.write_bytes(content)
