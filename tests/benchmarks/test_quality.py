@@ -95,7 +95,9 @@ def test_every_system_in_one_table(run: Ran) -> None:
     assert said["costs"]["popularity"]["parameters"] == 0
     assert set(said["against"]["all"]) == set(said["systems"]) - {"genrec"}
     found = said["against"]["all"]["sasrec-ce"]["recall@10"]
-    assert found["genrec_is"] == "better"  # both trained two steps, and its prior has counted the planted chain
+    assert (
+        found["genrec_is"] == "better"
+    )  # both trained two steps, and its prior has counted the planted chain
     assert found["low"] > 0
 
     out = run.directory / "out" / "beauty"
