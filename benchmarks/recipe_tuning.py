@@ -145,7 +145,8 @@ def check_brew360(bench: Bench) -> list[Measured]:
     error = np.sqrt((2 * half + 1) / (12 * half * half))  # of an AUC under chance (Mann and Whitney)
     own, note = THRESHOLDS["brew360"], "; ".join(f"{n} {a:.3f} / {b:.3f}" for n, (a, b) in found.items())
     shots = " ".join(f"{one:.4f}" for one in by_shots)
-    share = min(one / alone for one, alone in found.values())
+    # An AUC of 0, which a handful of users can have, is below nothing.
+    share = min(one / alone if alone else float("inf") for one, alone in found.values())
     slope = float(np.polyfit([0, 4, SHOTS], by_shots, 1)[0])
     sigmas = (other - 0.5) / error
     return [
