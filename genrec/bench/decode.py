@@ -5,6 +5,9 @@ allowed ranks, the search walks the trie, ranks become items. All scenarios take
 order that rotates, so that whatever disturbs the machine disturbs all of them. Filters keep random items: a
 random filter is the hardest of its size, it cuts into every branch. Catalogs of other sizes are made of the
 bundle's own (:mod:`genrec.bench.catalog_sizes`).
+
+It is the model's search that is measured: a bundle's history prior is not in it, as it is in batches, in recall and
+in what is served (``python -m benchmarks.history_prior`` has its cost).
 """
 
 from __future__ import annotations

@@ -111,7 +111,8 @@ def decode(
     """What does a decode cost with this bundle on this machine, and where does the time go?
 
     One request at a time. Every row varies one thing of the bundle's defaults; all rows take turns on the same
-    histories. CPU time is what a busy neighbour hardly touches.
+    histories. CPU time is what a busy neighbour hardly touches. The history prior is left out: it is in bench offline
+    and bench serve.
     """
     settings = DecodeSettings(
         k=k,
