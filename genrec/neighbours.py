@@ -33,7 +33,11 @@ class Neighbour:
 
 
 def neighbours(
-    index: ItemIndex, history: IntArray, wishes: Wishes, newcomers: IntArray | None = None
+    index: ItemIndex,
+    history: IntArray,
+    wishes: Wishes,
+    newcomers: IntArray | None = None,
+    cap_rules: CapRules | None = None,
 ) -> list[Neighbour]:
     """At most ``wishes.k`` items: the most alike first, then those near the latest item of the history.
 
@@ -44,6 +48,7 @@ def neighbours(
         history: int[P] catalog rows, oldest first.
         wishes: of the request.
         newcomers: int[M] rows that fill up what is left, best first: what a model says to who has no history.
+        cap_rules: over the index's trie, where somebody keeps them; made anew they read all of a capped field.
 
     Raises:
         FilterError, RequestError: filters or caps that are none over this catalog.
@@ -52,7 +57,7 @@ def neighbours(
     banned = index.catalog.rows_of([str(one) for one in wishes.exclude])
     banned = np.concatenate([banned[banned >= 0], history if wishes.exclude_seen else history[:0]])
     allowed = index.rules.allowed(wishes.where, wishes.include, np.asarray(banned, np.int64))
-    caps = CapRules(index.catalog, trie).caps(wishes.max_per or {})
+    caps = (cap_rules or CapRules(index.catalog, trie)).caps(wishes.max_per or {})
     recent = list(dict.fromkeys(np.asarray(history)[::-1].tolist()))[:RECENT]
     ranks: dict[int, int] = {}  # to the codes shared, in order
     for shared, some in _around(trie, recent):

@@ -1,17 +1,19 @@
 """What is answered where the model cannot answer, for who asked for that instead of an error.
 
-It comes from the index alone (:mod:`genrec.neighbours`) and costs less than a millisecond, so that it can be given on
-the event loop when a deadline is over. Filters, lists, seen items and caps hold as ever.
+It comes from the index alone (:mod:`genrec.neighbours`) and takes no model, so that it can be given on the event loop
+when a deadline is over. Filters, lists, seen items and caps hold as ever.
 """
 
 from __future__ import annotations
 
 from typing import Final, cast
 
+from genrec.modes import TrieMode
 from genrec.neighbours import neighbours
 from genrec.recommendation import Recommendation, RecommendedItem
 from genrec.tasks import Mode
 from genrec.wishes import Wishes
+from index.item_index import SEMANTIC_ID
 from serving import response_schemas as schemas
 from serving.answers import response_of
 from serving.engine import Engine
@@ -45,7 +47,9 @@ def fallback_of(
     recommender = live.recommender
     catalog = recommender.index.catalog
     rows = recommender.history_rows(history)
-    found = neighbours(recommender.index, rows, wishes, live.newcomers)
+    codes = recommender.modes.get(SEMANTIC_ID)
+    cap_rules = codes.caps if isinstance(codes, TrieMode) else None
+    found = neighbours(recommender.index, rows, wishes, live.newcomers, cap_rules)
     mode = recommender.modes.get(wishes.mode or recommender.default_mode)
     defaults = recommender.defaults if mode is None else mode.defaults
     notes = ["not the model's answer: items whose codes are alike to those of the history's latest"]
