@@ -215,20 +215,23 @@ class _Run:
     def train(self, validate: Validate | None, progress: Progress | None) -> TrainResult:
         """Step until the budget is spent or patience runs out."""
         batches = self._batches()
-        while (done := self._done()) < 1.0 and not self._impatient():
+        done = self._done()
+        while done < 1.0 and not self._impatient():
             if self.batch == len(batches):
                 self.epoch, self.batch = self.epoch + 1, 0
                 batches = self._batches()
             rate = self.settings.learning_rate * schedule(done, self.settings.warmup)
             loss = self._step(batches[self.batch], rate)
             self.step, self.batch = self.step + 1, self.batch + 1
-            figures = self._validate(validate) if validate and self._validation_due() else None
+            done = self._done()  # asked once: a step that is not the last must not become it unvalidated
+            figures = None
+            if validate and self._validation_due(done):
+                figures = self._validate(validate)
+                done = self._done()
             if self.checkpoint is not None and self.step % self.settings.checkpoint_every == 0:
                 save_checkpoint(self.checkpoint, self._snapshot())
             if progress:
-                progress(
-                    TrainProgress(self.step, min(self._done(), 1.0), loss, rate, self._seconds(), figures)
-                )
+                progress(TrainProgress(self.step, min(done, 1.0), loss, rate, self._seconds(), figures))
         if self.best_weights:
             self.model.load_state_dict(self.best_weights)
         return TrainResult(self.model.eval(), self.step, self._seconds(), self.best, self.validations)
@@ -321,8 +324,7 @@ class _Run:
             self.best_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
         return figures
 
-    def _validation_due(self) -> bool:
-        done = self._done()
+    def _validation_due(self, done: float) -> bool:
         if done >= 1.0:
             return True
         if self.settings.minutes is not None:
