@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,6 +29,12 @@ from serving.errors import QueueFull, api_error
 from serving.logs import logger
 from serving.replies import JSON
 from serving.request_log import HEADER, request_id_of
+
+REST = 0.01
+"""Seconds that the event loop sleeps after refusals. Each time it wakes it takes the interpreter from the search,
+which costs far more than to refuse: at three times the capacity the search lost a sixth of its time, with this
+nothing (``benchmarks/serve_chaos.py``). A refusal comes a rest later at most, as does all else while the server
+is full."""
 
 _HEADER = HEADER.encode()
 _MOST_HEAD = 2048  # bytes; a longer head goes the long way
@@ -74,6 +81,7 @@ class Door:
         # Many requests may be read in one turn of the loop, and take their places in the next one: those that then
         # find none have gone the long way for nothing. One refusal in six did.
         self._let_in = 0
+        self._rests = False
 
     def refused(self, data: bytes) -> PlainRequest | None:
         """The request that begins here, counted, where it is a plain one and there is no place for it."""
@@ -94,6 +102,17 @@ class Door:
             requests.inc()
             seconds.observe(0.0)
         return plain
+
+    def rest_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Rest once all that has come is refused."""
+        if not self._rests:
+            self._rests = True
+            loop.call_soon(self._rest)
+
+    def _rest(self) -> None:
+        """Leave the interpreter to the search for a moment; what comes meanwhile is refused in one go."""
+        self._rests = False
+        time.sleep(REST)  # the loop stands still on purpose
 
     def _have_come(self) -> None:
         """Who was let in takes a place now, before anything more is read."""
@@ -168,6 +187,7 @@ class RefusingProtocol(HttpToolsProtocol):
         self.transport.write(b"".join((head, *common, _HEADER, b": ", request_id, b"\r\n\r\n", body)))
         self.server_state.total_requests += 1
         self._to_skip = refused.length
+        self.door.rest_soon(self.loop)
 
     def _may_refuse(self) -> bool:
         """Whether a request begins here and may be answered now, past everything else."""

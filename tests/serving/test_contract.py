@@ -48,7 +48,7 @@ def attack(server: Server, cases: int, cwd: Path, *options: str) -> int:
 
 
 ONE_BY_ONE = ("--phases", "examples,coverage,fuzzing")
-OPERATIONS = ("recommend", "recommend_batch", "walk", "reload", "find_items", "get_item")
+OPERATIONS = ("recommend", "recommend_batch", "walk", "chat", "reload", "find_items", "get_item")
 """What takes a body or parameters. The others have three cases in all, which the short attack goes through."""
 
 

@@ -8,6 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import httptools
@@ -19,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from serving.engine import Engine
 from serving.logs import logger
 from serving.metrics import Metrics
-from serving.protocol import Door, RefusingProtocol
+from serving.protocol import REST, Door, RefusingProtocol
 from tests.serving.test_real_server import wait_until
 from tests.serving.toy_server import GatedDecoder, Server, index_of_toys, listening, toy_live
 
@@ -190,6 +191,19 @@ def test_pipelined_requests_are_answered_in_order(closed):
     wait_until(lambda: closed.refused() == 3)
     closed.decoder.gate.set()
     assert [closed.waiting.answer()[0] for _ in range(3)] == [200, 200, 200]
+
+
+def test_the_loop_rests_once_after_refusals_that_came_together(closed, monkeypatch):
+    rests: list[float] = []
+    monkeypatch.setattr("serving.protocol.time", SimpleNamespace(sleep=rests.append))
+    peer = closed.connect()
+    peer.send(request() * 3)
+    assert [peer.answer()[0] for _ in range(3)] == [429] * 3
+    wait_until(lambda: rests == [REST])
+    closed.open()
+    peer.send(request())
+    assert peer.answer()[0] == 200
+    assert rests == [REST]
 
 
 def test_who_wants_the_connection_closed_gets_it_closed(closed):
