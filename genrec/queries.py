@@ -43,6 +43,8 @@ class QueryRequest:
     """Draw the queries instead of taking the most probable ones."""
     diversity: Diversity | None = None
     """Write the queries in groups that keep apart."""
+    refill: bool = True
+    """Write again where constrained queries found fewer than k; False: m queries are all there is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ class CatalogQuerySearch:
         return [self._result(*one) for one in zip(requests, found, strict=True)]
 
     def _goes_on(self, request: QueryRequest) -> bool:
-        return request.constraint == "catalog_ngrams" and self.writer.finds_always
+        return request.refill and request.constraint == "catalog_ngrams" and self.writer.finds_always
 
     def _result(self, request: QueryRequest, found: _Found) -> QueryResult:
         rows, scores = np.array(found.rows, np.int32), np.array(found.scores, np.float32)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
 
 from genrec.batch.users_file import Users
 from genrec.bundle import DecoderName, load_bundle
@@ -56,6 +57,12 @@ class ShardAnswerer:
 
     def answer(self, users: Users) -> bytes:
         """The shard's table of :data:`SCHEMA`, as Parquet."""
+        # Of several threads BLAS adds up in another order: an engine that starts its workers with one (Ray) and one
+        # that does not would differ in last digits, and so now and then in the order of two items.
+        with threadpool_limits(1):
+            return self._answer(users)
+
+    def _answer(self, users: Users) -> bytes:
         columns: dict[str, list[object]] = {name: [] for name in SCHEMA}
         for first in range(0, len(users), self._plan.batch_users):
             batch = slice(first, first + self._plan.batch_users)

@@ -7,7 +7,9 @@ title-length-normalised   beam search as Hugging Face's ``generate`` does it by 
 title-unconstrained       as many beams of free text; an item is found where a text is its title to the letter
                           (GenRec, Ji et al. 2023, arXiv 2307.00457), its plan as free as its words. Its validity
                           is the share of texts that are the title of an item.
-query-1                   one query, where the mode writes m
+query-1                   one query and what it finds, where the mode writes m: m = 1 of GPT4Rec (Li et al. 2023,
+                          arXiv 2304.03879). Lists are short where it finds few.
+query-one-by-one          one query at a time, the next one written for what is left to find, until the list is full
 query-catalog_ngrams      queries held to runs of words of the catalog, where the mode writes them freely (or
                           ``query-free``)
 ========================  =========================================================================================
@@ -16,6 +18,7 @@ query-catalog_ngrams      queries held to runs of words of the catalog, where th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -24,7 +27,9 @@ from genrec.evaluation.metrics import validity_rate
 from genrec.evaluation.ranking import BATCH, Ranked, Told, batches, rank_cases
 from genrec.grammars.planned import freely
 from genrec.grammars.text import Text
+from genrec.mode_requests import requests_of
 from genrec.modes import QueryMode, TrieMode
+from genrec.queries import QueryRequest
 from genrec.query_search import CatalogQuerySearch
 from genrec.recommender import Recommender
 from genrec.search import Normalize, search
@@ -47,7 +52,8 @@ def variants(recommender: Recommender, modes: Sequence[str]) -> dict[str, Way]:
     for mode in (recommender.modes[name] for name in modes):
         if isinstance(mode, QueryMode):
             if mode.defaults.queries > 1:
-                ways["query-1"] = _queries(recommender, Wishes(queries=1))
+                ways["query-1"] = _one_query(recommender, mode)
+                ways["query-one-by-one"] = _queries(recommender, Wishes(queries=1))
             if not isinstance(mode.search, CatalogQuerySearch) or mode.search.writer.finds_always:
                 held: QueryConstraint = "catalog_ngrams" if mode.defaults.constraint == "free" else "free"
                 ways[f"query-{held}"] = _queries(recommender, Wishes(constraint=held))
@@ -62,6 +68,22 @@ def variants(recommender: Recommender, modes: Sequence[str]) -> dict[str, Way]:
 def _queries(recommender: Recommender, wishes: Wishes) -> Way:
     def rank(cases: Cases, k: int, progress: Told | None) -> Ranked:
         return Ranked(rank_cases(recommender, cases, k, "query", progress, wishes))
+
+    return rank
+
+
+def _one_query(recommender: Recommender, mode: QueryMode) -> Way:
+    def rank(cases: Cases, k: int, progress: Told | None) -> Ranked:
+        ranked = np.full((len(cases), k), -1, np.int32)
+        wishes = Wishes(k=k, mode="query", queries=1)
+        for places in batches(len(cases), BATCH, progress):
+            histories = [cases.history_of(case) for case in places]
+            each = [mode] * len(histories), histories, [wishes] * len(histories)
+            requests = requests_of(recommender.index, *each)
+            once = [replace(one, refill=False) for one in requests if isinstance(one, QueryRequest)]
+            for case, found in zip(places, mode.search.search(once), strict=True):
+                ranked[case, : len(found.rows)] = found.rows
+        return Ranked(ranked)
 
     return rank
 

@@ -46,9 +46,10 @@ def test_all_modes_and_their_variants_as_json(toys: Path):
     done = run(toys, "--variants", "--json", "--beam", "4", "--labels", "genre,year")
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout)
-    assert list(said["systems"])[:9] == [
+    assert list(said["systems"])[:10] == [
         "genrec", "genrec-title", "genrec-query", "genrec-title-vocabulary", "genrec-title-length-normalised",
-        "genrec-title-unconstrained", "genrec-query-1", "genrec-query-catalog_ngrams", "popularity",
+        "genrec-title-unconstrained", "genrec-query-1", "genrec-query-one-by-one", "genrec-query-catalog_ngrams",
+        "popularity",
     ]  # fmt: skip
     assert said["users"] == 4
     assert said["labels"] == ["genre", "year"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -158,6 +159,18 @@ def test_constrained_answers_are_full_whatever_is_allowed(index, vocabulary) -> 
             [request.allowed] * len(result.queries),
         )  # fmt: skip
         assert all(len(one.rows) for one in hits)
+
+
+def test_without_refills_m_queries_are_all_there_is(index, vocabulary) -> None:
+    recommender = scripted(index, vocabulary, "night garden", constraint="catalog_ngrams", queries=1)
+    search = recommender.modes["query"].search
+    request = QueryRequest(item_prompt(), ITEMS, 1, 6, "catalog_ngrams")
+    (full,) = search.search([request])
+    (once,) = search.search([replace(request, refill=False)])
+    assert [one.text for one in once.queries] == [full.queries[0].text]
+    assert once.rows.tolist() == full.rows[: len(once.rows)].tolist()
+    assert 0 < len(once.rows) < len(full.rows) == ITEMS
+    assert len(full.queries) > 1
 
 
 def test_nothing_allowed_is_an_empty_answer(index, vocabulary) -> None:

@@ -61,6 +61,7 @@ def test_the_rows_beside_each_mode(recommender):
     assert list(variants(recommender, ["semantic_id", "title", "query"])) == [
         *titles,
         "query-1",
+        "query-one-by-one",
         "query-catalog_ngrams",
     ]
     assert list(variants(recommender, ["semantic_id"])) == []
@@ -70,7 +71,7 @@ def test_the_other_normalisation_and_other_queries(recommender, cases):
     ways = variants(recommender, ["title", "query"])
     for name, wishes in (
         ("title-vocabulary", Wishes(k=K, mode="title", normalize="vocabulary")),
-        ("query-1", Wishes(k=K, mode="query", queries=1)),
+        ("query-one-by-one", Wishes(k=K, mode="query", queries=1)),
         ("query-catalog_ngrams", Wishes(k=K, mode="query", constraint="catalog_ngrams")),
     ):
         ranked = ways[name](cases, K, None)
@@ -148,9 +149,9 @@ def test_one_table_of_everything(recommender):
     )
     ours = [
         "genrec", "genrec-title", "genrec-query", "genrec-title-vocabulary", "genrec-title-length-normalised",
-        "genrec-title-unconstrained", "genrec-query-1", "genrec-query-catalog_ngrams",
+        "genrec-title-unconstrained", "genrec-query-1", "genrec-query-one-by-one", "genrec-query-catalog_ngrams",
     ]  # fmt: skip
-    assert list(result.systems)[:8] == ours
+    assert list(result.systems)[:9] == ours
     assert list(dict.fromkeys(told)) == list(result.systems)
     assert result.label_fields == ("genre",)
     for name, figures in result.systems.items():

@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]  # ships no types
 
 from genrec.batch.job import ShardAnswer, run_batch
 from genrec.batch.local_engine import LocalEngine
@@ -94,6 +95,22 @@ def test_the_output_is_what_recommend_says(bundle, users, tmp_path):
         assert row["certified"] == answer.certified
         assert row["unknown"] == len(answer.unknown_ids)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["recs.parquet", "users.txt"]
+
+
+def test_matrices_are_multiplied_by_one_thread(bundle, users, tmp_path, monkeypatch):
+    """By several they add up in another order, and engines that start their workers differently would differ."""
+    used = []
+    searched = Recommender.search_rows
+
+    def search_rows(self, rows, wishes):
+        used.append({one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"})
+        return searched(self, rows, wishes)
+
+    monkeypatch.setattr(Recommender, "search_rows", search_rows)
+    with threadpool_limits(2):
+        run_batch(bundle, users, tmp_path / "recs.parquet", WISHES, Engine(), batch_users=3)
+    assert len(used) > 2
+    assert used[1:] == [{1}] * (len(used) - 1)  # the first looks whether the wishes make sense
 
 
 @settings(max_examples=6, deadline=None)
