@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from genrec.evaluation import query_tuning
-from genrec.evaluation.query_tuning import tune_bm25
+from genrec.evaluation.query_tuning import shortest, tune_bm25
 from genrec.generated_queries import generated_query_mode
 from genrec.modes import QueryMode, query_mode
 from genrec.query_search import CatalogQuerySearch
@@ -123,6 +123,20 @@ def test_titles_of_the_history_stand_behind_a_query_where_they_help() -> None:
     terms = {part.term for part in answer.items[0].matched_terms}
     assert terms == {"night", "hous", "50"}
     assert sum(part.score for part in answer.items[0].matched_terms) == pytest.approx(answer.items[0].score)
+
+
+@pytest.mark.parametrize(
+    ("found", "chosen"),
+    [
+        ({0: [1, 0, 0, 0], 1: [0, 1, 0, 0]}, 0),  # as good
+        ({0: [0, 0, 0, 0], 1: [1, 1, 1, 0], 2: [1, 1, 1, 0]}, 1),  # .75 more, the error is .22
+        ({0: [0] * 16, 1: [1] + [0] * 15, 2: [1] * 8 + [0] * 8}, 2),  # .5 and .44 more
+        ({0: [1] + [0] * 15, 1: [0, 1, 1] + [0] * 13}, 0),  # .06 more, the error is .11
+        ({0: [0] * 16, 1: [1, 1] + [0] * 14}, 1),  # .12 more, the error is .08
+    ],
+)
+def test_more_titles_stand_behind_queries_only_where_they_surely_help(found, chosen) -> None:
+    assert shortest({items: np.array(one, float) for items, one in found.items()}) == chosen
 
 
 def test_nothing_to_look_at_is_refused(index, mode) -> None:
