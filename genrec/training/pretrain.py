@@ -224,10 +224,8 @@ class _Run:
             loss = self._step(batches[self.batch], rate)
             self.step, self.batch = self.step + 1, self.batch + 1
             done = self._done()  # asked once: a step that is not the last must not become it unvalidated
-            figures = None
-            if validate and self._validation_due(done):
-                figures = self._validate(validate)
-                done = self._done()
+            figures = self._validate(validate) if validate and self._validation_due(done) else None
+            done = done if figures is None else self._done()
             if self.checkpoint is not None and self.step % self.settings.checkpoint_every == 0:
                 save_checkpoint(self.checkpoint, self._snapshot())
             if progress:
