@@ -1,9 +1,10 @@
 """History prior: what other people's histories and the items' texts say of the item that comes next.
 
-A history's score of an item is Σ over its last events of recency^age · rate(event, item), plus text_weight times the
-recency-weighted mean cosine of their texts; the rates are those of :mod:`genrec.evaluation.cooccurrence`, a strong
-training-free baseline. The best :data:`SUPPORT` scores to the power of ``power`` become shares that sum to one, which
-the search mixes with the model's probabilities (:mod:`genrec.blend`).
+A history's score of an item is Σ over its last events of recency^age · rate(event, item), plus text_weight and
+word_weight times the recency-weighted mean cosine of their text vectors and of their words
+(:mod:`genrec.item_words`); the rates are those of :mod:`genrec.evaluation.cooccurrence`, a strong training-free
+baseline. The best :data:`SUPPORT` scores to the power of ``power`` become shares that sum to one, which the search
+mixes with the model's probabilities (:mod:`genrec.blend`).
 
 Per item only the best :data:`FOLLOWERS` rates and the :data:`NEIGHBOURS` nearest texts are kept, so that a request
 costs the same in a catalog of thousands and of millions: its items' lists are looked up, and what stands in them
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from genrec.blend import Blend
+from genrec.item_words import ItemWords
 from index.artifact import load_array
 from index.errors import IndexFormatError
 from index.trie import TokenTrie, ragged_positions
@@ -36,6 +38,7 @@ SUPPORT = 300  # items with a share
 
 FOLLOW_OFFSETS, FOLLOW_ROWS, FOLLOW_RATES = "follow_offsets", "follow_rows", "follow_rates"
 NEAR_OFFSETS, NEAR_ROWS = "near_offsets", "near_rows"
+WORD_OFFSETS, WORD_NUMBERS, WORD_WEIGHTS = "word_offsets", "word_numbers", "word_weights"
 DIRECTORY = "history_prior"
 """Directory of a bundle's files, and key of its manifest."""
 
@@ -46,10 +49,12 @@ class PriorSettings:
 
     recency: float = 0.5
     """What an event's say is multiplied by for each event after it."""
-    text_weight: float = 0.3
-    """Of the cosine against the rates."""
+    text_weight: float = 0.1
+    """Of the cosine of text vectors against the rates."""
     power: float = 4.0
     """Makes shares of scores: a higher one trusts the best more."""
+    word_weight: float = 0.1
+    """Of the cosine of words against the rates."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PriorSettings:
@@ -59,15 +64,18 @@ class PriorSettings:
             IndexFormatError: an unknown key, or a value out of range.
         """
         try:
-            settings = cls(**{name: float(value) for name, value in values.items()})
+            # A bundle from before there were words says nothing of them and was chosen without.
+            settings = cls(**{name: float(value) for name, value in {"word_weight": 0.0, **values}.items()})
         except (TypeError, ValueError) as error:
             names = sorted(cls.__dataclass_fields__)
             raise IndexFormatError(
                 f"expected prior settings {names} as numbers, got {dict(values)}"
             ) from error
-        if not (0 <= settings.recency <= 1 and settings.text_weight >= 0 and settings.power > 0):
+        weights = min(settings.text_weight, settings.word_weight)
+        if not (0 <= settings.recency <= 1 and weights >= 0 and settings.power > 0):
             raise IndexFormatError(
-                f"expected 0 <= recency <= 1, text_weight >= 0 and power > 0, got {dict(values)}; train again"
+                "expected 0 <= recency <= 1, text_weight and word_weight >= 0 and power > 0, got "
+                f"{dict(values)}; train again"
             )
         return settings
 
@@ -119,6 +127,7 @@ class Evidence:
     rows: Int64Array  # [C] catalog rows
     rates: Float64Array  # [C] Σ recency^age · rate
     cosines: Float32Array  # [C] with the recency-weighted mean of the history's texts
+    word_cosines: Float32Array  # [C] the same of words
 
 
 _NOTHING = ItemShares(np.zeros(0, np.int64), np.zeros(0))
@@ -132,17 +141,20 @@ class HistoryPrior:
         lists: of N items.
         text: float32[N, D], rows of length 1 (or 0: an item without text); may be memory-mapped.
         settings: how scores are made.
+        words: of the N items; None where nobody has counted them (bundles from before): they say nothing then.
     """
 
     lists: NeighbourLists
     text: Float32Array
     settings: PriorSettings = PriorSettings()
+    words: ItemWords | None = None
 
     def __post_init__(self) -> None:
-        if len(self.lists) != len(self.text):
-            raise IndexFormatError(
-                f"expected lists of the {len(self.text)} items of the index, got {len(self.lists)}; train again"
-            )
+        for what, count in (("lists", len(self.lists)), ("words", len(self.words or self.text))):
+            if count != len(self.text):
+                raise IndexFormatError(
+                    f"expected {what} of the {len(self.text)} items of the index, got {count}; train again"
+                )
 
     def shares(self, histories: Sequence[IntArray]) -> list[ItemShares]:
         """What comes next after each of B histories, int[P] catalog rows, oldest first.
@@ -165,12 +177,15 @@ class HistoryPrior:
             rows, rates = found.row[begin:end], found.rate[begin:end]
             new = ~np.isin(rows, histories[case])
             rows, rates = rows[new], rates[new]
-            result.append(Evidence(rows, rates, self.text[rows] @ profiles[case]))
+            own = slice(*np.searchsorted(events.case, (case, case + 1)))
+            in_words = self._word_cosines(events.row[own], events.age[own], rows)
+            result.append(Evidence(rows, rates, self.text[rows] @ profiles[case], in_words))
         return result
 
     def shares_of(self, evidence: Evidence) -> ItemShares:
         """A distribution over the items that speak for themselves best."""
         score = evidence.rates + self.settings.text_weight * evidence.cosines
+        score += self.settings.word_weight * evidence.word_cosines
         may = np.flatnonzero(score > 0)
         if not len(may):
             return _NOTHING
@@ -186,7 +201,11 @@ class HistoryPrior:
         if not len(last):
             return None
         weight = self.settings.recency ** np.arange(len(last) - 1, -1, -1.0)
-        said = self.settings.text_weight / weight.sum() * (self.text[last] @ self.text[row])
+        said = self.settings.text_weight * (self.text[last] @ self.text[row]).astype(np.float64)
+        if self.words is not None:
+            profile = self.words.profile(np.array([row]), np.ones(1, np.float32))
+            said += self.settings.word_weight * self.words.products(profile, last)
+        said /= weight.sum()
         for place, item in enumerate(last.tolist()):
             own = slice(*self.lists.follow_offsets[item : item + 2].tolist())
             said[place] += self.lists.follow_rates[own][self.lists.follow_rows[own] == row].sum()
@@ -220,6 +239,13 @@ class HistoryPrior:
         np.add.at(profiles, events.case, self.text[events.row] * weight[:, None])
         return profiles / np.maximum(total, 1e-30).astype(np.float32)[:, None]
 
+    def _word_cosines(self, events: Int64Array, age: Int64Array, rows: Int64Array) -> Float32Array:
+        """float32[C]: rows' words with the weighted mean of the words of one history's last events."""
+        if self.words is None or not len(events):
+            return np.zeros(len(rows), np.float32)
+        weight = (self.settings.recency**age).astype(np.float32)
+        return self.words.products(self.words.profile(events, weight / weight.sum()), rows)
+
     def manifest(self) -> dict[str, Any]:
         """What a manifest says of it beside its files."""
         return asdict(self.settings)
@@ -227,7 +253,11 @@ class HistoryPrior:
     def save_files(self, files: Path) -> None:
         """Write its directory into a bundle's files; the texts are the index's."""
         (files / DIRECTORY).mkdir()
-        for name, array in self.lists.arrays().items():
+        arrays: dict[str, IntArray | Float32Array] = self.lists.arrays()
+        if self.words is not None:
+            arrays |= {WORD_OFFSETS: self.words.offsets, WORD_NUMBERS: self.words.words}
+            arrays |= {WORD_WEIGHTS: self.words.weights}
+        for name, array in arrays.items():
             np.save(files / DIRECTORY / f"{name}.npy", array, allow_pickle=False)
 
 
@@ -271,7 +301,23 @@ def load_history_prior(files: Path, settings: Mapping[str, Any], text: Float32Ar
         np.asarray(near_offsets, np.int64),
         np.asarray(near, np.int32),
     )
-    return HistoryPrior(lists, text, PriorSettings.from_dict(settings))
+    return HistoryPrior(lists, text, PriorSettings.from_dict(settings), _words(directory))
+
+
+def _words(directory: Path) -> ItemWords | None:
+    if not (directory / f"{WORD_OFFSETS}.npy").is_file():
+        return None
+    offsets, numbers, weights = (
+        load_array(directory, name) for name in (WORD_OFFSETS, WORD_NUMBERS, WORD_WEIGHTS)
+    )
+    if not len(offsets) or int(offsets[-1]) != len(numbers) or len(numbers) != len(weights):
+        raise IndexFormatError(
+            f"expected offsets, numbers and weights of words in {directory} that fit together, got others; "
+            "restore the bundle or train it again"
+        )
+    return ItemWords(
+        np.asarray(offsets, np.int64), np.asarray(numbers, np.int32), np.asarray(weights, np.float32)
+    )
 
 
 def _last_events(histories: Sequence[IntArray], most: int) -> _Events:

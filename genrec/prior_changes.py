@@ -1,7 +1,7 @@
 """The lists of a history prior when items have come and gone: carried over, never learned anew.
 
 What follows what is known of old items only. A new item is found by its text: it gets the list of its neighbours and
-stands in the lists of those.
+stands in the lists of those. Words are counted anew, since how much one says depends on how many items have it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from genrec.history_prior import NEIGHBOURS, HistoryPrior, NeighbourLists
+from genrec.item_words import ItemWords
 from genrec.text_neighbours import neighbours_of, offsets_of
 from index.item_index import ItemIndex
 from index.types import Float32Array, Int32Array, Int64Array, IntArray
@@ -28,7 +29,8 @@ def carried_over(prior: HistoryPrior, row_of_old: IntArray, index: ItemIndex) ->
     follow = _moved(lists.follow_offsets, lists.follow_rows, row_now, lists.follow_rates)
     near = _moved(lists.near_offsets, lists.near_rows, row_now)
     new = np.setdiff1d(np.arange(items), row_now)
-    beside = neighbours_of(text, new, NEIGHBOURS)
+    words = None if prior.words is None else ItemWords.of_texts(index.catalog.texts())
+    beside = neighbours_of(text, new, NEIGHBOURS, words)
     owner = np.repeat(new, [len(one) for one in beside])
     other = np.concatenate([*beside, np.zeros(0, np.int32)]).astype(np.int64)
     is_old = np.isin(other, new, invert=True)  # new ones list each other already
@@ -46,6 +48,7 @@ def carried_over(prior: HistoryPrior, row_of_old: IntArray, index: ItemIndex) ->
         ),
         text,
         prior.settings,
+        words,
     )
 
 

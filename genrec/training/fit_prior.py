@@ -24,6 +24,7 @@ from genrec.history_prior import (
     NeighbourLists,
     PriorSettings,
 )
+from genrec.item_words import ItemWords
 from genrec.recommender import Recommender
 from genrec.search import score_items, search
 from genrec.text_neighbours import offsets_of, text_neighbours
@@ -33,9 +34,21 @@ from index.item_index import ItemIndex
 from index.types import Float32Array, Float64Array, Int32Array, Int64Array
 
 RECENCIES = (0.5, 0.8)
-TEXT_WEIGHTS = (0.0, 0.1, 0.3)
+TEXT_WEIGHTS = (
+    (0.0, 0.0),
+    (0.1, 0.0),
+    (0.3, 0.0),
+    (0.0, 0.1),
+    (0.0, 0.2),
+    (0.0, 0.3),
+    (0.1, 0.1),
+    (0.1, 0.2),
+)
+"""Of text vectors and of words. On Amazon Beauty (validation, 4,000 users, all items scored) co-occurrence alone
+gives Recall@10 .1008 and NDCG@10 .0640, with .3 of text vectors .1175/.0749, with .2 of words .1288/.0797, with .1
+of each .1275/.0784."""
 POWERS = (1.0, 2.0, 4.0)
-WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 DEPTH = 10  # NDCG@10 decides
 
 
@@ -59,9 +72,10 @@ def fit_history_prior(index: ItemIndex, training: Histories) -> HistoryPrior:
     follow_offsets, follow_rows, follow_rates = _best_of_rows(
         Cooccurrence(training, len(index.catalog)).rates, FOLLOWERS
     )
-    near_offsets, near_rows = text_neighbours(text, NEIGHBOURS)
+    words = ItemWords.of_texts(index.catalog.texts())
+    near_offsets, near_rows = text_neighbours(text, NEIGHBOURS, words)
     lists = NeighbourLists(follow_offsets, follow_rows, follow_rates, near_offsets, near_rows)
-    return HistoryPrior(lists, text)
+    return HistoryPrior(lists, text, words=words)
 
 
 def choose_prior(
@@ -81,7 +95,10 @@ def choose_prior(
         weights: to choose among.
         progress: told how many cases are done.
     """
-    ways = [PriorSettings(*one) for one in product(RECENCIES, TEXT_WEIGHTS, POWERS)]
+    ways = [
+        PriorSettings(recency, text, power, words)
+        for recency, (text, words), power in product(RECENCIES, TEXT_WEIGHTS, POWERS)
+    ]
     gain = np.zeros((len(ways), len(weights)))
     tried = np.array(weights)
     for places in batches(len(cases), BATCH, progress):

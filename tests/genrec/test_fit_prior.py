@@ -9,6 +9,7 @@ import pytest
 
 from genrec.bundle import load_bundle
 from genrec.evaluation.protocol import evaluate
+from genrec.history_prior import PriorSettings
 from genrec.recommender import Recommender
 from genrec.search import Diversity
 from genrec.training import fit_prior
@@ -151,12 +152,9 @@ def test_the_choice_is_the_best_of_all_by_exhaustive_scoring(monkeypatch):
     found = recommender.search_rows(rows, Wishes(k=ITEMS, beam=ITEMS, exclude_seen=False))
     best = -1.0
     for recency in fit_prior.RECENCIES:
-        for text_weight in fit_prior.TEXT_WEIGHTS:
+        for text_weight, word_weight in fit_prior.TEXT_WEIGHTS:
             for power in fit_prior.POWERS:
-                way = replace(
-                    prior,
-                    settings=replace(prior.settings, recency=recency, text_weight=text_weight, power=power),
-                )
+                way = replace(prior, settings=PriorSettings(recency, text_weight, power, word_weight))
                 for weight in fit_prior.WEIGHTS:
                     gains = []
                     for case, (result, shares) in enumerate(zip(found, way.shares(rows), strict=True)):

@@ -20,6 +20,7 @@ from genrec.history_prior import (
     PriorSettings,
     load_history_prior,
 )
+from genrec.item_words import ItemWords
 from genrec.prior_changes import carried_over
 from genrec.text_neighbours import neighbours_of, text_neighbours
 from genrec.training.fit_prior import fit_history_prior
@@ -47,7 +48,7 @@ def dense(shares, items: int = ITEMS) -> np.ndarray:
 
 
 def test_by_eye():
-    prior = HistoryPrior(LISTS, TEXT, PriorSettings(recency=0.5, text_weight=0.5, power=1.0))
+    prior = HistoryPrior(LISTS, TEXT, PriorSettings(0.5, text_weight=0.5, power=1.0))
     after_0, after_both, nothing = prior.shares([np.array([0]), np.array([1, 0]), np.array([], np.int64)])
     # After 0: item 1 has .5 and a cosine of 0; item 2 has .1 and half of .6.
     np.testing.assert_allclose(dense(after_0, 3), np.array([0, 0.5, 0.4]) / 0.9, atol=1e-6)
@@ -65,6 +66,29 @@ def test_power_trusts_the_best_more_and_recency_the_newest():
     np.testing.assert_allclose(evidence.rates[evidence.rows == 1], 0.5 + 0.25, rtol=1e-6)
 
 
+def test_words_say_what_text_vectors_do_not():
+    """Items 0 and 2 share one word, 0 and 1 none; half of item 2's words, by weight squared, are others."""
+    words = ItemWords(
+        np.array([0, 1, 2, 4]), np.array([0, 1, 0, 1], np.int32), np.array([1, 1, 0.6, 0.8], np.float32)
+    )
+    settings = PriorSettings(0.5, text_weight=0.0, power=1.0, word_weight=0.5)
+    prior = HistoryPrior(LISTS, TEXT, settings, words)
+    after_0, after_both = prior.evidence([np.array([0]), np.array([1, 0])])
+    assert dict(zip(after_0.rows.tolist(), after_0.word_cosines.tolist(), strict=True)) == {
+        1: 0.0,
+        2: pytest.approx(0.6),
+    }
+    assert after_both.rows.tolist() == [2]
+    assert after_both.word_cosines == pytest.approx([(1 * 0.6 + 0.5 * 0.8) / 1.5])
+    (shares,) = prior.shares([np.array([0])])
+    np.testing.assert_allclose(dense(shares, 3), np.array([0, 0.5, 0.4]) / 0.9, atol=1e-6)
+    much = replace(prior, settings=replace(settings, word_weight=3.0))
+    assert much.reason(np.array([1, 0]), 2) == 0  # .1 + 3 · .6 / 1.5 is more than half of .4 + 3 · .8 / 1.5
+    assert replace(prior, words=None).reason(np.array([1, 0]), 2) == 1
+    with pytest.raises(IndexFormatError, match="expected words of the 3 items of the index, got 2"):
+        replace(prior, words=ItemWords(np.zeros(3, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)))
+
+
 def test_the_reason_is_the_event_that_says_most():
     prior = HistoryPrior(LISTS, TEXT, PriorSettings(recency=0.5, text_weight=0.0))
     assert prior.reason(np.array([1, 0]), 2) == 1  # .4 a step ago is more than .1 now
@@ -75,7 +99,7 @@ def test_the_reason_is_the_event_that_says_most():
 def test_shares_are_those_of_the_baseline_where_its_lists_are_whole():
     """40 items fit into every list, so nothing is cut: the scores are CooccurrenceText's, of all items."""
     index, histories = toy_index(), toy_histories()
-    prior = replace(fit_history_prior(index, histories), settings=PriorSettings(0.7, 0.3, 3.0))
+    prior = replace(fit_history_prior(index, histories), settings=PriorSettings(0.7, 0.3, 3.0, 0.0))
     cases = leave_one_out(histories, "test").take(np.arange(20))
     weights = recency_weights(cases, ITEMS, 0.7)
     rates = weights @ Cooccurrence(histories, ITEMS).rates
@@ -146,6 +170,16 @@ def test_it_comes_back_from_files(tmp_path):
         load_history_prior(tmp_path, {"recent": 1}, index.vectors.text)
     with pytest.raises(IndexFormatError, match="power > 0"):
         load_history_prior(tmp_path, {"power": 0}, index.vectors.text)
+    np.save(tmp_path / DIRECTORY / "word_numbers.npy", np.zeros(3, np.int32))
+    with pytest.raises(IndexFormatError, match="weights of words"):
+        load_history_prior(tmp_path, prior.manifest(), index.vectors.text)
+    for file in (tmp_path / DIRECTORY).glob("word_*"):  # a bundle from before there were words
+        file.unlink()
+    of_before = {name: value for name, value in prior.manifest().items() if name != "word_weight"}
+    before = load_history_prior(tmp_path, of_before, index.vectors.text)
+    assert (before.words, before.settings.word_weight) == (None, 0.0)
+    without = replace(prior, settings=replace(prior.settings, word_weight=0.0))
+    assert dense(before.shares(history)[0]).tolist() == dense(without.shares(history)[0]).tolist()
     np.save(Path(tmp_path / DIRECTORY / "follow_rows.npy"), np.zeros(3, np.int32))
     with pytest.raises(IndexFormatError, match="with 3 entries"):
         load_history_prior(tmp_path, prior.manifest(), index.vectors.text)
@@ -154,6 +188,8 @@ def test_it_comes_back_from_files(tmp_path):
 def test_new_items_are_found_by_text_and_gone_ones_leave_no_trace():
     index = toy_index()
     prior = fit_history_prior(index, toy_histories())
+    # How much a word says depends on who has it, so with words the shares of others move a little.
+    prior = replace(prior, settings=PriorSettings(word_weight=0.0))
     frame = (
         toy_catalog()
         .frame[:1]
@@ -161,7 +197,8 @@ def test_new_items_are_found_by_text_and_gone_ones_leave_no_trace():
     )
     added = add_items(index, type(index.catalog)(frame))
     grown = carried_over(prior, added.catalog.rows_of(index.catalog.item_ids), added)
-    assert len(grown.lists) == ITEMS + 1
+    assert len(grown.lists) == len(grown.words) == ITEMS + 1
+    np.testing.assert_array_equal(grown.words.weights, ItemWords.of_texts(added.catalog.texts()).weights)
     after_its_like = grown.shares([np.array([0])])[0]  # item 0 is The river comedy
     assert ITEMS in after_its_like.rows
     assert len(
