@@ -26,7 +26,7 @@ class ItemWords:
 
     offsets: Int64Array  # [N + 1] item i's words are at offsets[i] .. offsets[i + 1]
     words: Int32Array  # [W] rising within an item
-    weights: Float32Array  # [W] above 0; an item's have length 1
+    weights: Float32Array  # [W] above 0; an item's have length 1 with the words that it alone has, which are left out
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -34,7 +34,7 @@ class ItemWords:
     @classmethod
     def of_texts(cls, texts: Sequence[str]) -> ItemWords:
         """Words as BM25 reads them, weighted by (1 + log tf) · (log((1 + N) / (1 + df)) + 1), as scikit-learn's
-        sublinear and smoothed TF-IDF. Words of one item alone are left out: no other has them.
+        sublinear and smoothed TF-IDF. A word of one item alone makes it less like all others.
 
         Args:
             texts: of N items.
@@ -46,13 +46,14 @@ class ItemWords:
         key, count = np.unique(item * max(len(number), 1) + word, return_counts=True)
         item, word = np.divmod(key, max(len(number), 1))
         items = np.bincount(word, minlength=len(number))  # that have each word
-        shared = items[word] > 1
-        item, word, count = item[shared], word[shared], count[shared]
         weight = (1 + np.log(count)) * (np.log((1 + len(terms)) / (1 + items[word])) + 1)
         length = np.sqrt(np.bincount(item, weights=weight**2, minlength=len(terms)))
+        weight /= length[item]
+        shared = items[word] > 1
+        item, word, weight = item[shared], word[shared], weight[shared]
         offsets = np.searchsorted(item, np.arange(len(terms) + 1)).astype(np.int64)
         _, word = np.unique(word, return_inverse=True)
-        return cls(offsets, word.astype(np.int32), (weight / length[item]).astype(np.float32))
+        return cls(offsets, word.astype(np.int32), weight.astype(np.float32))
 
     @cached_property
     def size(self) -> int:

@@ -17,10 +17,11 @@ TEXTS = ["Red nail polish", "Red red lipstick", "", "The blue polish", "Oil", "n
 
 def test_rows_are_those_of_scikit_learn() -> None:
     words = ItemWords.of_texts(TEXTS)
-    peer = TfidfVectorizer(analyzer=lambda text: analyze([text])[0], sublinear_tf=True, min_df=2)
-    expected = peer.fit_transform(TEXTS).toarray()  # columns in the order of terms, here as there
+    peer = TfidfVectorizer(analyzer=lambda text: analyze([text])[0], sublinear_tf=True)
+    expected = peer.fit_transform(TEXTS).toarray()
+    expected = expected[:, (expected > 0).sum(0) > 1]  # in the order of terms, here as there
     assert len(words) == len(TEXTS)
-    assert words.size == expected.shape[1] == 4  # lipstick, nail, polish, red
+    assert words.size == expected.shape[1] == 4  # lipstick, nail, polish, red; not blue and oil
     np.testing.assert_allclose(words.matrix(np.arange(len(TEXTS))).toarray(), expected, rtol=1e-6)
 
 
@@ -38,7 +39,7 @@ def test_products_are_those_of_the_dense_matrix(texts: list[str], events: list[t
     asked = np.arange(len(texts))[::-1]
     np.testing.assert_allclose(words.products(profile, asked), dense[asked] @ profile, atol=1e-5)
     length = np.linalg.norm(dense, axis=1)
-    assert np.all((np.abs(length - 1) < 1e-5) | (length == 0))
+    assert (length <= 1 + 1e-5).all()
 
 
 def test_no_words_at_all() -> None:
