@@ -47,7 +47,8 @@ class ChatRequest(Strict):
     history: Annotated[
         list[HistoryEntry],
         Field(
-            description="Item ids the user chose before, or events with one, oldest first; never recommended."
+            description="Item ids the user chose before, or events with one, oldest first; not recommended again "
+            "unless filter.exclude_seen is false."
         ),
     ] = Field(default_factory=list)
     num_results: Annotated[int, Field(ge=1, description="Items of a recommendation.")] = 5

@@ -27,6 +27,7 @@ _AGAINST = frozenset(
 _ONLY = frozenset(("only", "just"))
 _REACH = 2  # words between "no" and what it is about: "not another horror"
 _LONGEST_TITLE = 12  # words
+_LONGEST_VALUE = 12  # terms; nobody says more, and a description of 400 would be looked for at every word
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class FieldWords:
             counts = Counter((series.explode() if is_list else series).drop_nulls().to_list())
             values = [value for value, _ in counts.most_common(MOST_VALUES)]
             for value, terms in zip(values, analyze(values), strict=True):
-                if terms:
+                if 0 < len(terms) <= _LONGEST_VALUE:
                     self._values.setdefault(tuple(terms), []).append((name, value, is_list))
         self._longest = max(map(len, self._values), default=0)
 

@@ -107,9 +107,7 @@ def _response(
             schemas.HeldWish(field=one.field, value=one.value, excluded=one.is_against)
             for one in state.wishes
         ],
-        missing_ids=[
-            one for one, row in zip(history, catalog.rows_of(history).tolist(), strict=True) if row < 0
-        ],
+        missing_ids=[one for one in dict.fromkeys(history) if catalog.row_of(one) is None],
         timings_ms=Timings(
             queue=round(done.queue_ms, 3), search=round(done.work_ms, 3), total=round(total_ms, 3)
         ),

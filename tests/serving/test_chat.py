@@ -94,7 +94,9 @@ def test_filters_of_the_request_hold_beside_what_is_said(client):
 
 
 def test_unknown_ids_are_named_and_a_new_user_is_answered(client):
-    answer = client.post(CHAT, json={"messages": [user("Hello")], "history": ["i1", "nobody"]}).json()
+    answer = client.post(
+        CHAT, json={"messages": [user("Hello")], "history": ["nobody", "i1", "nobody"]}
+    ).json()
     assert answer["missing_ids"] == ["nobody"]
     assert len(answer["items"]) == 5
     assert client.post(CHAT, json={"messages": [user("Hello")]}).json()["items"]

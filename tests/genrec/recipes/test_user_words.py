@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 
 from genrec.recipes.user_words import FieldWords, mentioned_rows, where_of
 from genrec.recommender import Recommender
 from genrec.wishes import Wishes
+from index.catalog import Catalog
 from tests.toy import toy_catalog, toy_index
 from tests.toy_text import toy_recommender
 
@@ -29,6 +31,15 @@ WORDS = FieldWords(toy_catalog())
 )
 def test_wishes(text: str, expected: list[str]) -> None:
     assert [("-" if one.is_against else "+") + one.value for one in WORDS.wishes(text)] == expected
+
+
+def test_a_field_of_long_texts_costs_nothing() -> None:
+    """Nobody says a description of hundreds of words; each word was once looked at with all that may follow."""
+    long = " ".join(f"word{place}" for place in range(400))
+    frame = toy_catalog().frame.with_columns(story=pl.lit(long), note=pl.lit("very short"))
+    words = FieldWords(Catalog(frame))
+    assert words._longest <= 12
+    assert [one.value for one in words.wishes(f"only very short, no {long}")] == ["very short"]
 
 
 def test_wishes_are_a_filter_that_the_recommender_holds() -> None:
