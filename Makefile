@@ -13,7 +13,7 @@ demo: $(VENV)/.train
 	$(BIN)/genrec demo
 
 test: $(VENV)/.dev chromium
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --durations=20
 
 test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m slow
