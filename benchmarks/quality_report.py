@@ -235,6 +235,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         f"{report['cold_targets']:,} cold targets\n",
         _table(report, HARD),
         "\n## genrec less each row, 95 % intervals by paired bootstrap over cases\n",
+        "A verdict needs an interval that leaves out 0, and six cases or more that differ. Intervals are over "
+        "cases: they ignore the variance over training seeds.\n",
         *(_differences(segment, found) for segment, found in report["against"].items()),
         "\n![Quality by training time](quality.svg)\n",
     ]  # fmt: skip
@@ -265,7 +267,8 @@ def _differences(segment: str, found: Mapping[str, Any]) -> str:
     rows = []
     for name, by_metric in found.items():
         cells = [
-            f"{one['mean']:+.4f} ({one['low']:+.4f} .. {one['high']:+.4f}) {one['genrec_is']}"
+            f"{one['mean']:+.4f} ({one['low']:+.4f} .. {one['high']:+.4f}) {one['genrec_is']}, "
+            f"{one['differing']:,} differ"
             for one in by_metric.values()
         ]
         rows.append((name, *cells))

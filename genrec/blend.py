@@ -31,8 +31,8 @@ class Blend:
     """A distribution over some items of a trie, and its weight against the model.
 
     Raises:
-        RequestError: ranks and shares do not fit together, shares are no part of a distribution, or the weight is not
-            in [0, 1).
+        RequestError: ranks and shares do not fit together, a rank is below 0, shares are no part of a distribution,
+            or the weight is not in [0, 1).
     """
 
     ranks: Int64Array  # [S] ascending
@@ -114,6 +114,10 @@ def _check(blend: Blend) -> None:
     if ranks.ndim != 1 or ranks.shape != shares.shape or (np.diff(ranks) <= 0).any():
         raise RequestError(
             f"expected ascending ranks with a share each, got {ranks.shape} and {shares.shape}; sort them"
+        )
+    if len(ranks) and ranks[0] < 0:
+        raise RequestError(
+            f"expected ranks >= 0, got {ranks[0]}; they are places in the order of token paths"
         )
     # Sums of a few hundred shares are off by far less.
     if not (np.isfinite(shares).all() and (shares > 0).all() and shares.sum() <= 1 + 1e-9):

@@ -13,8 +13,9 @@ costs the same in a catalog of thousands and of millions: its items' lists are l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ class PriorSettings:
         """Read a manifest's values.
 
         Raises:
-            IndexFormatError: an unknown key, or a value out of range.
+            IndexFormatError: an unknown key, or a value that is not finite or out of range.
         """
         try:
             # A bundle from before there were words says nothing of them and was chosen without.
@@ -72,9 +73,10 @@ class PriorSettings:
                 f"expected prior settings {names} as numbers, got {dict(values)}"
             ) from error
         weights = min(settings.text_weight, settings.word_weight)
-        if not (0 <= settings.recency <= 1 and weights >= 0 and settings.power > 0):
+        are_numbers = all(map(math.isfinite, astuple(settings)))  # JSON as Python reads it has inf and nan
+        if not (are_numbers and 0 <= settings.recency <= 1 and weights >= 0 and settings.power > 0):
             raise IndexFormatError(
-                "expected 0 <= recency <= 1, text_weight and word_weight >= 0 and power > 0, got "
+                "expected 0 <= recency <= 1, text_weight and word_weight >= 0 and power > 0, all finite, got "
                 f"{dict(values)}; train again"
             )
         return settings

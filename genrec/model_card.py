@@ -71,7 +71,7 @@ def card(manifest: Mapping[str, Any]) -> str:
         "## Figures on validation\n",
         _figures(manifest, model),
         "## Limits\n",
-        _limits(model),
+        _limits(manifest, model),
         "## How to load\n",
         _loading(),
     ]
@@ -163,14 +163,19 @@ def _validation(model: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float
     return {task: dict(by_name) for task, by_name in found.items()}
 
 
-def _limits(model: Mapping[str, Any]) -> str:
+def _limits(manifest: Mapping[str, Any], model: Mapping[str, Any]) -> str:
     read = (model.get("shape") or model.get("history") or {}).get("max_items")
     newest = "the newest items" if read is None else f"the newest {counted(int(read), 'item')}"
+    mixed = [name for name, task in manifest["tasks"].items() if task.get("prior_weight")]
+    whose = "the model's"
+    if mixed:
+        others = "" if len(mixed) == len(manifest["tasks"]) else f" where it answers by {', '.join(mixed)}"
+        whose += f", mixed with the history prior{others}"
     return (
         f"- It reads {newest} of a history, in their order; it knows no user, no time of day and no reason.\n"
         "- It learned what users of these data did, and repeats what was popular and what was shown to them.\n"
         "- Items added since have codes from their text, and no events: expect them to be found less often.\n"
-        "- Probabilities are the model's; `genrec evaluate` says how far they are from frequencies.\n"
+        f"- Probabilities are {whose}; `genrec evaluate` says how far they are from frequencies.\n"
     )
 
 

@@ -105,8 +105,8 @@ class SearchBatch:
             [request.sample_seed for request in requests],
             [request.allowed for request in requests],
             len(trie),
-            [request.blend for request in requests],
             [request.k for request in requests],
+            [request.blend for request in requests],
         )
         prefilled = decoder.prefill([request.prompt for request in requests])
         self.states = list(prefilled.states)

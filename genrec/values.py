@@ -37,8 +37,8 @@ class Values:
         seeds: one per request, or None where it asks for a ranking and not for a sample.
         allowed: what each request may get.
         items: N.
-        blends: one per request, or None; none by default. A request has a prior or a blend.
         k: what each request wants: so many items of a blend are scored ahead at least.
+        blends: one per request, or None; none by default. A request has a prior or a blend.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class Values:
         seeds: Sequence[int | None],
         allowed: Sequence[Allowed],
         items: int,
+        k: Sequence[int],
         blends: Sequence[Blend | None] = (),
-        k: Sequence[int] = (),
     ) -> None:
         active = {b: prior for b, prior in enumerate(priors) if prior is not None and prior.weight}
         self._seed = {b: seed for b, seed in enumerate(seeds) if seed is not None}

@@ -15,6 +15,11 @@ from index.errors import RequestError
 from index.types import FloatArray
 
 RESAMPLES = 2_000
+MIN_DIFFERING = 6
+"""Cases that must differ before a verdict. An exact two-sided sign test (Dixon and Mood, JASA 1946) cannot reach .05
+with fewer: five of five on one side have p = 2 · .5⁵ = .063, six of six 2 · .5⁶ = .031. The bootstrap does not know:
+where all of four that differ are ours, nearly every resample has one of them."""
+_ROUNDING = 1e-12  # values are means over seeds: sums in another order are no difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +30,17 @@ class Difference:
     low: float  # 95 % interval
     high: float
     cases: int
+    differing: int  # cases on which the two are not alike
 
     @property
     def is_worse(self) -> bool:
         """Whether chance hardly explains that ours is below."""
-        return self.high < 0.0
+        return self.high < 0.0 and self.differing >= MIN_DIFFERING
 
     @property
     def is_better(self) -> bool:
         """Whether chance hardly explains that ours is above."""
-        return self.low > 0.0
+        return self.low > 0.0 and self.differing >= MIN_DIFFERING
 
 
 def paired_differences(
@@ -69,7 +75,10 @@ def paired_differences(
     drawn = (np.bincount(rng.integers(0, cases, cases), minlength=cases) for _ in range(resamples))
     means = np.stack([counts @ apart for counts in drawn]) / cases  # [resamples, systems]
     low, high = np.quantile(means, (0.025, 0.975), axis=0)
+    differing = (np.abs(apart) > _ROUNDING).sum(axis=0)
     return {
-        name: Difference(float(apart[:, place].mean()), float(low[place]), float(high[place]), cases)
+        name: Difference(
+            float(apart[:, place].mean()), float(low[place]), float(high[place]), cases, int(differing[place])
+        )
         for place, name in enumerate(theirs)
     }

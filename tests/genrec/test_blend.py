@@ -14,6 +14,7 @@ from genrec.blend import Blend
 from genrec.caps import Caps
 from genrec.prior import Prior
 from genrec.search import Diversity, SearchRequest, score_items, search
+from genrec.values import Values
 from index.errors import RequestError
 from index.item_filter import Allowed
 from index.trie import TokenTrie, build_trie
@@ -160,7 +161,7 @@ def test_by_eye():
     (result,) = search(FakeDecoder(3, spread=0.0), trie, [SearchRequest(item_prompt(1), blend=blend)])
     assert result.ranks.tolist() == [1, 0, 2]
     np.testing.assert_allclose(np.exp(result.scores), [0.5 / 4 + 0.5 * 0.75, 0.5 / 4 + 0.5 / 4, 0.5 / 2])
-    assert result.certified == 3 or np.isclose(result.scores[1], result.scores[2])
+    assert result.certified == 3
 
 
 def test_an_item_that_the_beam_would_lose_is_found_by_its_share():
@@ -180,6 +181,7 @@ def test_an_item_that_the_beam_would_lose_is_found_by_its_share():
     ("change", "message"),
     [
         ({"ranks": np.array([1, 0])}, "expected ascending ranks"),
+        ({"ranks": np.array([-1, 0])}, "expected ranks >= 0, got -1"),
         ({"ranks": np.array([0])}, "with a share each"),
         ({"shares": np.array([0.9, 0.2])}, "sum to at most 1, got a sum of 1.1"),
         ({"shares": np.array([0.0, 0.2])}, "shares above 0"),
@@ -191,6 +193,14 @@ def test_what_is_no_distribution_is_refused(change, message):
     good = {"ranks": np.array([0, 1]), "shares": np.array([0.5, 0.5]), "weight": 0.5, "ahead": 1}
     with pytest.raises(RequestError, match=message):
         Blend(**{**good, **change})
+
+
+def test_values_are_told_how_many_items_are_wanted():
+    """Without ``k`` a blend could not say how many items to score ahead: it was an IndexError, far from the call."""
+    blend = Blend(np.array([0]), np.array([1.0]), 0.5)
+    with pytest.raises(TypeError, match="'k'"):
+        Values([None], [None], [Allowed.build()], 2, blends=[blend])  # type: ignore[call-arg]
+    assert Values([None], [None], [Allowed.build()], 2, [1], [blend]).candidates()[1].tolist() == [0]
 
 
 def test_what_does_not_go_with_a_blend_is_refused():

@@ -170,6 +170,14 @@ def test_it_comes_back_from_files(tmp_path):
         load_history_prior(tmp_path, {"recent": 1}, index.vectors.text)
     with pytest.raises(IndexFormatError, match="power > 0"):
         load_history_prior(tmp_path, {"power": 0}, index.vectors.text)
+    for name in (
+        "power",
+        "text_weight",
+        "word_weight",
+    ):  # json reads Infinity and NaN, and scores would be none
+        for value in (float("inf"), float("nan")):
+            with pytest.raises(IndexFormatError, match="all finite, got"):
+                load_history_prior(tmp_path, {name: value}, index.vectors.text)
     np.save(tmp_path / DIRECTORY / "word_numbers.npy", np.zeros(3, np.int32))
     with pytest.raises(IndexFormatError, match="weights of words"):
         load_history_prior(tmp_path, prior.manifest(), index.vectors.text)

@@ -130,6 +130,23 @@ def test_figures_of_every_task_and_the_days_of_the_events():
     assert "no honest figures" in said
 
 
+@pytest.mark.parametrize(
+    ("tasks", "whose"),
+    [
+        ({"semantic_id": {}}, "are the model's;"),
+        ({"semantic_id": {"prior_weight": 0.0}}, "are the model's;"),
+        ({"semantic_id": {"prior_weight": 0.9}}, "are the model's, mixed with the history prior;"),
+        (
+            {"semantic_id": {"prior_weight": 0.9}, "title": {}},
+            "are the model's, mixed with the history prior where it answers by semantic_id;",
+        ),
+    ],
+)
+def test_probabilities_are_said_to_be_whose_they_are(tasks: dict[str, Any], whose: str):
+    """A bundle that mixes a prior in by nine parts of ten said of its probabilities that they are the model's."""
+    assert f"- Probabilities {whose}" in card({**MANIFEST, "tasks": tasks})
+
+
 def test_training_facts_count_what_was_learned_from():
     training = training_part(toy_histories(5), "last-two")
     times = np.concatenate([86_400.0 * np.arange(n) for n in training.lengths])

@@ -62,6 +62,29 @@ def test_all_systems_share_the_resamples_and_a_seed_repeats() -> None:
     assert paired_differences(ours, {}) == {}
 
 
+@pytest.mark.parametrize(("differing", "enough"), [(1, False), (4, False), (5, False), (6, True), (40, True)])
+def test_a_handful_of_cases_is_no_verdict(differing: int, enough: bool) -> None:
+    """Four cases of 2,000, all ours, were "better": their interval ends above 0, as no sign test would let it."""
+    ours, none = np.zeros(2000), np.zeros(2000)
+    ours[:differing] = 1.0
+    said = paired_differences(ours, {"none": none})["none"]
+    assert (said.differing, said.is_better, said.is_worse) == (differing, enough, False)
+    said = paired_differences(none, {"ours": ours})["ours"]
+    assert (said.differing, said.is_better, said.is_worse) == (differing, False, enough)
+
+
+def test_a_single_case_is_no_verdict() -> None:
+    said = paired_differences(np.ones(1), {"none": np.zeros(1)})["none"]
+    assert said.low == 1.0
+    assert not said.is_better
+
+
+def test_rounding_is_no_difference() -> None:
+    said = paired_differences(np.full(20, 0.1 + 0.2), {"same": np.full(20, 0.3)})["same"]
+    assert said.differing == 0
+    assert not said.is_better
+
+
 def test_bad_input_is_refused() -> None:
     ten = np.zeros(10)
     with pytest.raises(RequestError, match="C >= 1"):
