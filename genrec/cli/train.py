@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -151,7 +150,6 @@ def train(
     _refuse({**tuned, "lora": lora or None, "lora_rank": lora_rank} if base is None else own, base)
     if threads is not None:
         torch.set_num_threads(threads)
-    started = time.monotonic()
     loaded = load_index(index)
     histories = read_histories(interactions, loaded.catalog, on_error, user_column, item_column, time_column)
     if not budget:
@@ -178,7 +176,6 @@ def train(
             resume=resume,
             quiet=quiet,
             json=json,
-            started=started,
             report=lambda progress: _Report(progress).step,
         )
         return
@@ -226,7 +223,7 @@ def train(
         "prior_validation": result.prior_validation,
         "title_normalize": result.title_normalize,
         "title_validation": result.title_validation,
-        "seconds": round(time.monotonic() - started, 1),
+        "seconds": round(result.seconds, 1),
     }
     if json:
         print_json(facts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -134,7 +133,6 @@ def finetune(
     resume: bool,
     quiet: bool,
     json: bool,
-    started: float,
     report: Callable[[Stages], Callable[[TrainProgress], None]],
 ) -> None:
     """Fine-tune, and tell what came of it."""
@@ -162,7 +160,7 @@ def finetune(
                 else "interrupted before the first checkpoint; nothing was written"
             )
             raise typer.Exit(130) from None
-    seconds = round(time.monotonic() - started, 1)
+    seconds = round(result.seconds, 1)
     if json:
         print_json(
             {

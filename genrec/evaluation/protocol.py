@@ -13,9 +13,11 @@ import numpy as np
 from genrec.evaluation.baselines import Baseline, Bm25Last, Popularity, TextLast
 from genrec.evaluation.calibration import ListCalibration
 from genrec.evaluation.cooccurrence import Cooccurrence, CooccurrenceText
-from genrec.evaluation.ranking import Ranked, Told, rank_cases, ranked_cases
+from genrec.evaluation.ranking import BATCH, Ranked, Told, batches, rank_cases, ranked_cases
 from genrec.evaluation.variants import Way, variants
 from genrec.evaluation.yardstick import DEPTH, Yardstick, figures
+from genrec.history_prior import HistoryPrior
+from genrec.modes import TrieMode
 from genrec.recommender import Recommender
 from genrec.tasks import Mode
 from genrec.wishes import Wishes
@@ -36,6 +38,8 @@ __all__ = ["DEPTH", "Evaluation", "baseline_fits", "evaluate", "evaluate_baselin
 
 ROWS = {"semantic_id": "genrec", "title": "genrec-title", "query": "genrec-query"}
 """The row of each mode; what is asked otherwise has its own name behind ``genrec-``."""
+PRIOR_ROW = "history-prior"
+"""The row of the bundle's history prior without its model: what the model has to be worth more than."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +76,9 @@ def evaluate(
     """Rank every held-out event and compare with the baselines.
 
     Args:
-        recommender: the bundle under test, asked with its own defaults; a row for each mode (:data:`ROWS`), and one
-            more, with ``-model`` behind its name, for the model alone where a history prior is mixed in.
+        recommender: the bundle under test, asked with its own defaults; a row for each mode (:data:`ROWS`). Where a
+            history prior is mixed in there are two more: one with ``-model`` behind its name for the model alone, and
+            :data:`PRIOR_ROW` for the prior alone.
         trained_events: uint64[T], hashes of the events the bundle was built and trained on.
         histories: whole histories, the same file the bundle was trained from.
         split: ``leave-one-out`` (each user's last event; the one before it for validation) or ``temporal``
@@ -191,10 +196,15 @@ def _ways(
     recommender: Recommender, modes: Sequence[str], with_variants: bool, training: Histories | None
 ) -> Iterator[tuple[str, Way]]:
     """Every row of the table and how it ranks; ``training`` is what the baselines learn from, None for none."""
+    mixed_in: HistoryPrior | None = None  # the same one for every mode
     for name in modes:
+        mode = recommender.modes[name]
         yield ROWS[name], partial(_by_mode, recommender, cast(Mode, name))
-        if recommender.modes[name].defaults.prior_weight:
+        if isinstance(mode, TrieMode) and mode.defaults.prior_weight:
             yield f"{ROWS[name]}-model", partial(_by_model, recommender, cast(Mode, name))
+            mixed_in = mode.history_prior
+    if mixed_in is not None:
+        yield PRIOR_ROW, partial(_by_prior, mixed_in)
     if with_variants:
         yield from ((f"genrec-{name}", way) for name, way in variants(recommender, modes).items())
     if training is not None:
@@ -209,6 +219,17 @@ def _by_mode(recommender: Recommender, mode: Mode, cases: Cases, k: int, progres
 def _by_model(recommender: Recommender, mode: Mode, cases: Cases, k: int, progress: Told | None) -> Ranked:
     """The generative model alone, without the prior that its bundle mixes in."""
     return ranked_cases(recommender, cases, k, mode, progress, Wishes(prior="none"))
+
+
+def _by_prior(prior: HistoryPrior, cases: Cases, k: int, progress: Told | None) -> Ranked:
+    """The history prior alone, with the settings that were chosen for it; it ranks as the baselines do."""
+    ranked = np.full((len(cases), k), -1, np.int32)
+    for places in batches(len(cases), BATCH, progress):
+        shares = prior.shares([cases.history_of(case) for case in places])
+        for case, one in zip(places, shares, strict=True):
+            best = np.lexsort((one.rows, -one.shares))[:k]  # ties by item row
+            ranked[case, : len(best)] = one.rows[best]
+    return Ranked(ranked)
 
 
 def _by_baseline(baseline: Baseline, cases: Cases, k: int, progress: Told | None) -> Ranked:

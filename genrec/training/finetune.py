@@ -50,7 +50,7 @@ class FinetunedBundle:
 
     path: Path
     steps: int
-    seconds: float
+    seconds: float  # with those before the checkpoint that it went on from
     parameters: int  # of the model that was saved
     trained: int  # of those, how many could change
     tasks: dict[str, TaskDefaults]
@@ -144,7 +144,7 @@ def finetune_bundle(
                 defaults[name] = replace(defaults[name], normalize=best)
                 validation[name] = {one: dict(values) for one, values in found.items()}
         say("writing the bundle")
-        seconds = time.monotonic() - began
+        seconds = result.earlier + time.monotonic() - began
         hashes = event_hashes(training, index.catalog.item_ids)
         save_bundle(
             out,

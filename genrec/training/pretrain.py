@@ -126,6 +126,7 @@ class TrainResult:
     """In evaluation mode, with the best weights by validation (the last ones where nothing validates)."""
     steps: int
     seconds: float
+    earlier: float = 0.0  # of these, before the checkpoint that it went on from
     best: dict[str, float] = field(default_factory=dict)
     """Validation figures of the weights returned, and ``step``."""
     validations: list[dict[str, float]] = field(default_factory=list)
@@ -203,9 +204,8 @@ class _Run:
             training_events=[histories.offsets, histories.items],
             texts=[] if corpus is None else corpus.arrays(),
         )
-        self.step = 0
-        self.epoch = 0
-        self.batch = 0  # batches of this epoch already taken
+        self.step = self.epoch = self.batch = 0  # batch: those of this epoch already taken
+        self.earlier = 0.0  # seconds before the checkpoint that was gone on from
         self.validations: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
         self.best_weights: dict[str, Tensor] = {}
@@ -232,7 +232,8 @@ class _Run:
                 progress(TrainProgress(self.step, min(done, 1.0), loss, rate, self._seconds(), figures))
         if self.best_weights:
             self.model.load_state_dict(self.best_weights)
-        return TrainResult(self.model.eval(), self.step, self._seconds(), self.best, self.validations)
+        seconds = self._seconds()
+        return TrainResult(self.model.eval(), self.step, seconds, self.earlier, self.best, self.validations)
 
     def restore(self, saved: Checkpoint) -> None:
         """Stand where a checkpoint stood.
@@ -256,7 +257,7 @@ class _Run:
         self.validations, self.best = saved.validations, saved.best
         self.validation_seconds = saved.validation_seconds
         self.started = time.monotonic() - saved.seconds
-        self.validated_at = saved.seconds
+        self.validated_at = self.earlier = saved.seconds
 
     def _snapshot(self) -> Checkpoint:
         optimizer = {name: self.optimizer.state[p] for name, p in self.model.named_parameters()}

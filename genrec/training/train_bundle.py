@@ -44,7 +44,7 @@ class TrainedBundle:
 
     path: Path
     steps: int
-    seconds: float
+    seconds: float  # with those before the checkpoint that it went on from
     parameters: int
     normalize: Normalize
     validation: dict[str, dict[str, float]]  # figures per normalisation, empty where nothing was held out
@@ -125,7 +125,7 @@ def train_bundle(
     mixed = _with_prior(index, result.model, training, cases, chosen.defaults[SEMANTIC_ID], prior_weight, say)
     chosen.defaults[SEMANTIC_ID] = mixed.defaults
     parameters = sum(p.numel() for p in result.model.parameters())
-    seconds = time.monotonic() - started
+    seconds = result.earlier + time.monotonic() - started
     hashes = event_hashes(training, index.catalog.item_ids)
     facts: dict[str, Any] = {
         "settings": asdict(settings),

@@ -75,6 +75,7 @@ class RunResult:
 
     steps: int
     seconds: float
+    earlier: float  # of these, before the checkpoint that it went on from
     best: dict[str, float]
     validations: list[dict[str, float]]
 
@@ -158,7 +159,8 @@ def run_trainer(
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
     best = max(budget.validations, key=lambda figures: figures[SELECTION_METRIC], default={})
     model.eval()
-    return RunResult(int(trainer.state.global_step), budget.seconds, best, budget.validations)
+    steps = int(trainer.state.global_step)
+    return RunResult(steps, budget.seconds, budget.earlier, best, budget.validations)
 
 
 @contextmanager
@@ -205,6 +207,7 @@ class Budget(TrainerCallback):
         self.settings, self.began, self.validates, self.progress = settings, began, validates, progress
         self.validations: list[dict[str, float]] = []
         self.validated_at = 0.0  # seconds into the run
+        self.earlier = 0.0  # seconds before the checkpoint that was gone on from
         self.validation_seconds = 0.0  # the slowest so far: kept free at the end of a budget in minutes
         self.step = 0
         self.loss = math.nan
@@ -267,7 +270,7 @@ class Budget(TrainerCallback):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Stand where :meth:`state` stood."""
         self.began = time.monotonic() - state["seconds"]
-        self.validated_at = state["seconds"]
+        self.validated_at = self.earlier = state["seconds"]
         self.validation_seconds = state["validation_seconds"]
         self.validations = list(state["validations"])
         self.step = state["step"]

@@ -134,11 +134,16 @@ def test_a_killed_run_resumes_to_the_same_weights(
     (checkpoints / "checkpoint-11" / "model.safetensors").write_bytes(b"half")
     with pytest.raises(TrainingError, match="seed 3 where it has 0"):
         finetune_bundle(index, histories, tmp_path / "cut", settings=replace(settings, seed=3), resume=True)
+    budget = checkpoints / "checkpoint-10" / trainer_run.BUDGET
+    budget.write_text(json.dumps({**json.loads(budget.read_text()), "seconds": 5000.0}))
     seen: list[TrainProgress] = []
     result = finetune_bundle(
         index, histories, tmp_path / "cut", settings=settings, progress=seen.append, resume=True
     )
     assert seen[0].step == 11
+    assert 5000 < result.seconds < 5000 + 600, "what went before the kill was forgotten"
+    cut = load_bundle(tmp_path / "cut")
+    assert cut.artifact.manifest["model"]["seconds"] == round(result.seconds, 1)
     assert result.steps == 12
     one, other = (
         load_file(load_bundle(tmp_path / name).artifact.files / "model" / "model.safetensors")

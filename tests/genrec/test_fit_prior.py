@@ -121,8 +121,40 @@ def test_evaluate_has_a_row_for_the_engine_and_one_for_the_model(bundle):
     opened = load_bundle(bundle)
     recommender = Recommender.of_bundle(opened)
     result = evaluate(recommender, opened.trained_events(), toy_histories(), baselines=False)
-    assert list(result.systems) == ["genrec", "genrec-model"]
+    assert list(result.systems) == ["genrec", "genrec-model", "history-prior"]
     assert result.systems["genrec"]["ndcg@10"] > result.systems["genrec-model"]["ndcg@10"]
+
+
+def test_evaluate_has_a_row_for_the_prior_alone(bundle):
+    """A model worth nothing looked strong beside baselines where its prior did all the work; this row says so."""
+    opened = load_bundle(bundle)
+    result = evaluate(
+        Recommender.of_bundle(opened), opened.trained_events(), toy_histories(), users=50, baselines=False
+    )
+    cases = leave_one_out(toy_histories(), "test")
+    cases = cases.take(np.sort(np.random.default_rng(0).choice(len(cases), 50, replace=False)))
+    prior = opened.prior
+    assert prior is not None
+    found = result.lists["history-prior"]
+    for case, row in enumerate(found.rows):
+        history = cases.history_of(case)
+        (shares,) = prior.shares([history])
+        of_all = np.zeros(ITEMS)
+        of_all[shares.rows] = shares.shares
+        best = np.argsort(-of_all, kind="stable")[: len(shares.rows)][: len(row)]  # ties by item row
+        assert row.tolist() == best.tolist() + [-1] * (len(row) - len(best))
+        assert not set(row.tolist()) & set(history.tolist())
+    assert found.shares is None
+    assert "history-prior" not in result.calibration
+
+
+def test_a_bundle_asked_without_its_prior_has_no_row_for_it(bundle):
+    opened = load_bundle(bundle)
+    (mode,) = Recommender.of_bundle(opened).modes.values()
+    alone = replace(mode, defaults=replace(mode.defaults, prior_weight=0.0))
+    recommender = Recommender(opened.index, modes={"semantic_id": alone})
+    result = evaluate(recommender, opened.trained_events(), toy_histories(), users=10, baselines=False)
+    assert list(result.systems) == ["genrec"]
 
 
 def test_no_held_out_event_is_counted():

@@ -15,8 +15,9 @@ from genrec.bundle import changing_bundle, load_bundle, save_changed_index
 from genrec.model_card import CARD, card, training_facts
 from genrec.native_config import NativeConfig
 from genrec.tasks import TaskDefaults
-from genrec.training.pretrain import TrainSettings
-from genrec.training.train_bundle import train_bundle
+from genrec.training.checkpoint import load_checkpoint, save_checkpoint
+from genrec.training.pretrain import TrainProgress, TrainSettings
+from genrec.training.train_bundle import checkpoint_path, train_bundle
 from index.build import training_part
 from index.catalog import Catalog
 from index.errors import IndexFormatError
@@ -102,6 +103,31 @@ def test_it_follows_the_manifest(tmp_path: Path):
     added = add_items(opened.index, Catalog(frame))
     save_changed_index(opened.artifact, added, path)
     assert "| items | 41 |" in text_of(path)
+
+
+def test_the_seconds_of_a_resumed_run_are_those_of_all_its_parts(tmp_path: Path):
+    """A run killed after an hour and gone on from told of the minutes since: in its facts, its card, its result."""
+    index, out = toy_index(), tmp_path / "toy"
+    asked: dict[str, Any] = {
+        "settings": TrainSettings(steps=4, validations=1, checkpoint_every=1),
+        "config": NativeConfig(index.level_sizes, hidden_size=16, layers=1, max_items=30),
+        "prior_weight": 0.0,
+    }
+
+    def kill(at: TrainProgress) -> None:
+        if at.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_bundle(index, toy_histories(), out, **asked, progress=kill)
+    checkpoint = checkpoint_path(out)
+    save_checkpoint(checkpoint, dataclasses.replace(load_checkpoint(checkpoint), seconds=3600.0))
+    result = train_bundle(index, toy_histories(), out, **asked, resume=True)
+    assert result.steps == 4
+    assert 3600 < result.seconds < 3600 + 600
+    seconds = load_bundle(out).artifact.manifest["model"]["seconds"]
+    assert seconds == round(result.seconds, 1)
+    assert f"| seconds, all told | {seconds} |" in text_of(out)
 
 
 def test_what_is_not_recorded_is_not_said():
