@@ -1,11 +1,13 @@
-"""How well does genrec recommend beside strong baselines, from raw files, with the defaults, in equal training time?
+"""How well does genrec recommend beside strong baselines, from raw files, with the defaults, in the same time?
 
 One command a data set: builds the index, trains genrec, SASRec with full-softmax cross-entropy and TIGER (token-level
-T5, codes of text alone) for the same minutes with the same threads, fits the training-free baselines, and ranks every
-held-out event over the whole catalog by the code of ``genrec evaluate``. Means and deviations over seeds, costs,
-paired bootstrap against genrec (all cases, users of at most five training events, targets never seen in training),
-published figures with their source. Every (system, seed) is a process of its own and a kept part: a killed run
-goes on.
+T5, codes of text alone) for the same minutes of optimisation with the same threads, fits the training-free baselines,
+and ranks every held-out event over the whole catalog by the code of ``genrec evaluate``. Validation while training
+counts as time; choosing on validation how a bundle is asked (normalisation, history prior) comes after, and its
+seconds are in the table of costs. Means and deviations over seeds, costs, paired bootstrap against genrec (all cases,
+users of at most five training events, targets never seen in training), published figures with their source. Every
+(system, seed) is a process of its own and a kept part: a killed run goes on. Parts of another question (code, data)
+are moved aside as ``NAME.stale``, never deleted, and never reported beside these.
 
     python -m benchmarks.quality beauty --minutes 27 --seeds 3
     python -m benchmarks.quality games --minutes 55 --seeds 3
@@ -31,13 +33,14 @@ from typing import Any
 
 from benchmarks.quality_data import DATA_SETS, open_data_set
 from benchmarks.quality_parts import FREE, GENREC, INDEX, SASREC, TIGER, TRAINED, Asked, files_of, is_done
-from benchmarks.quality_report import markdown, plot, read_parts, report_of
+from benchmarks.quality_report import markdown, other_questions, plot, read_parts, report_of
 from genrec.bench.machine import machine
 from genrec.bench.report import last_line
 from genrec.bench.report_files import MARKDOWN, REPORT, check_report_place, write_report
 
 RESULTS = Path(__file__).parent / "results" / "quality"
 SYSTEMS = (GENREC, *FREE, SASREC, TIGER)
+STALE = ".stale"
 LAST_LINE = (
     *("dataset", "minutes", "steps", "part", "cases", "sparse_users", "cold_targets"),
     *("systems", "costs", "against"),
@@ -62,7 +65,7 @@ def run(asked: Asked, systems: list[str], seeds: int, *, quiet: bool) -> None:
             print(f"{head}: kept", file=sys.stderr, flush=True)
             continue
         print(head, file=sys.stderr, flush=True)
-        forget_stale(asked, system, seed, fingerprint)
+        move_stale(asked, system, seed, fingerprint)
         request = {
             **asdict(asked),
             "data": str(asked.data),
@@ -86,24 +89,48 @@ def run(asked: Asked, systems: list[str], seeds: int, *, quiet: bool) -> None:
             )
 
 
-def forget_stale(asked: Asked, system: str, seed: int, fingerprint: str) -> None:
-    """Leave no checkpoint of another question behind; one of this question is gone on from."""
+def move_stale(asked: Asked, system: str, seed: int, fingerprint: str) -> None:
+    """Leave nothing of another question in the way: it may have taken hours, so it is moved aside and not deleted.
+
+    A checkpoint of this question stays, and is gone on from.
+    """
     asked.work.mkdir(parents=True, exist_ok=True)
-    note = asked.work / f"{system}-{seed}.asked"
+    stem = f"{system}-{seed}"
+    note = asked.work / f"{stem}.asked"
     question = json.dumps(asked.question(fingerprint), sort_keys=True)
-    if not note.is_file() or note.read_text("utf-8") != question:
-        for left in asked.work.glob(f"{system}-{seed}[.]*"):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        shutil.rmtree(asked.work / f"{system}-{seed}", ignore_errors=True)
-        note.write_text(question, "utf-8")
+    if note.is_file() and note.read_text("utf-8") == question:
+        return
+    left = [*asked.work.glob(stem), *asked.work.glob(f"{stem}.*")]
+    moved = []
+    for path in sorted(one for one in left if one.suffix != STALE):
+        aside = path.with_name(path.name + STALE)
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        path.replace(aside)
+        moved.append(aside.name)
+    if moved:
+        print(
+            f"    it was asked something else before (code, data or settings); moved aside in {asked.work}: "
+            f"{', '.join(moved)}",
+            file=sys.stderr,
+            flush=True,
+        )
+    note.write_text(question, "utf-8")
 
 
 def collect(asked: Asked, systems: list[str], seeds: int) -> dict[str, Any]:
-    """The report over what is there."""
+    """The report over what is there; it ends the program where parts were asked different things."""
     opened = open_data_set(DATA_SETS[asked.dataset], asked.data)
     indexes = [json.loads(files_of(asked, INDEX, seed)[0].read_text("utf-8")) for seed in range(seeds)]
     ordered = [name for name in SYSTEMS if name in systems]
     parts = read_parts(asked, ordered, seeds)
+    others = other_questions([*indexes, *(part.record for part in parts)])
+    if others:
+        sys.exit(
+            f"expected parts that were all asked the same as {indexes[0]['system']}, seed {indexes[0]['seed']}, got "
+            f"{'; '.join(others)}: no table can hold them side by side; the same command again makes those anew that "
+            "are not of the code and data as they are now"
+        )
     return report_of(asked, opened.about, len(opened.catalog), parts, indexes, machine())
 
 
@@ -117,7 +144,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
-        "--minutes", type=float, default=27.0, help="training time of each trained system, a seed"
+        "--minutes", type=float, default=27.0, help="of optimisation, of each trained system, a seed"
     )
     parser.add_argument("--steps", type=int, help="training steps instead: for a machine that others use")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -141,7 +168,8 @@ def main() -> None:
             f"expected systems of {', '.join(SYSTEMS)} and a seed or more, got {unknown or given.seeds}"
         )
     budget = f"{given.steps}steps" if given.steps else f"{given.minutes:g}min"
-    work = given.work / given.dataset / f"{budget}-{given.part}"
+    cases = f"-{given.users}users" if given.users else ""
+    work = given.work / given.dataset / f"{budget}-{given.part}-{given.threads}threads{cases}"
     if given.fresh:
         shutil.rmtree(work, ignore_errors=True)
     asked = Asked(

@@ -2,7 +2,8 @@
 
 ``<system>-<seed>.json`` holds figures and costs, ``<system>-<seed>.npz`` what every case was recommended. A part
 whose files are there and were asked the same of (data, code, budget) is not run again: a killed benchmark goes on. A
-process of its own makes memory and CPU time those of one system. ``benchmarks/quality.py`` starts it::
+process of its own makes memory and CPU time those of one system. What a killed part had spent and shown is kept
+beside its checkpoint (``<system>-<seed>.spent``). ``benchmarks/quality.py`` starts it::
 
     python -m benchmarks.quality_parts '{"dataset": "beauty", "system": "genrec", …}'
 """
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.quality_curve import SELECTED, Curve, say
 from benchmarks.quality_data import DATA_SETS, Opened, open_data_set
 from genrec.bench.machine import CompanyWatch
 from genrec.bench.report import last_line
@@ -45,8 +47,9 @@ FREE = ("popularity", "bm25-last", "text-last", "cooccurrence", "cooccurrence+te
 INDEX = "index"
 INDEXED = (GENREC, "bm25-last", "text-last", "cooccurrence+text")
 """Systems that read the index; TIGER builds one of its own."""
-SELECTED = "ndcg@10"
 ROOT = Path(__file__).parent.parent
+CODE = ("genrec", "index", *(f"benchmarks/quality_{name}.py" for name in ("curve", "data", "parts")))
+"""What figures come from: packages, and how their parts are asked."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Result:
-    """What a part came to."""
+    """What a part came to. ``seconds["after"]`` are those of ``seconds["train"]`` behind the last step."""
 
     evaluation: Evaluation | None = None  # None: an index is no system
     seconds: dict[str, float] = field(default_factory=dict)
@@ -84,13 +87,16 @@ class Result:
     steps: int = 0
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # validation by minutes
     facts: dict[str, Any] = field(default_factory=dict)
+    cpu_before: float = 0.0  # CPU seconds before a kill
+    is_resumed: bool = False
 
 
 def code_fingerprint() -> str:
-    """sha256 over the packages: figures of other code are figures of another system."""
+    """sha256 over :data:`CODE`: figures of other code are figures of another system."""
     whole = hashlib.sha256()
-    for package in ("genrec", "index"):
-        for file in sorted((ROOT / package).rglob("*.py")):
+    for name in CODE:
+        place = ROOT / name
+        for file in [place] if place.is_file() else sorted(place.rglob("*.py")):
             whole.update(file.relative_to(ROOT).as_posix().encode() + file.read_bytes())
     return whole.hexdigest()
 
@@ -108,9 +114,10 @@ def is_done(asked: Asked, system: str, seed: int, data_fingerprint: str) -> bool
 
 
 def run_part(asked: Asked, system: str, seed: int) -> None:
-    """Run one part and keep it."""
+    """Run one part and keep it; it ends the program where the code was changed meanwhile."""
     watch = CompanyWatch()
     opened = open_data_set(DATA_SETS[asked.dataset], asked.data)
+    question = asked.question(opened.fingerprint)  # of the code that runs: hours later another may lie there
     asked.work.mkdir(parents=True, exist_ok=True)
     if system == INDEX:
         result = _index(asked, opened, seed)
@@ -122,17 +129,23 @@ def run_part(asked: Asked, system: str, seed: int) -> None:
         result = _tiger(asked, opened, seed)
     else:
         result = _free(asked, opened, system)
+    if asked.question(opened.fingerprint) != question:
+        sys.exit(
+            f"expected the code that {system}, seed {seed} began with, got other code at its end: figures would be "
+            "of neither, so they are not kept; run the same command again, and change no file while it runs\n"
+        )
     used = resource.getrusage(resource.RUSAGE_SELF)
     record: dict[str, Any] = {
         "system": system,
         "seed": seed,
-        "asked": asked.question(opened.fingerprint),
+        "asked": question,
         "seconds": result.seconds,
         "company": watch.company().as_json(),
-        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+        "cpu_seconds": round(result.cpu_before + used.ru_utime + used.ru_stime, 1),
         "peak_mb": round(used.ru_maxrss / 1024),  # Linux counts in KiB
         "parameters": result.parameters,
         "steps": result.steps,
+        "resumed": result.is_resumed,
         "curves": result.curves,
         "facts": result.facts,
     }
@@ -149,6 +162,7 @@ def run_part(asked: Asked, system: str, seed: int) -> None:
         }
         replace_file(lists_file, _packed(asked, opened, found))
     replace_file(json_file, (last_line(record) + "\n").encode())  # last: it says that the part is done
+    _spent_place(asked, system, seed).unlink(missing_ok=True)
 
 
 def _packed(asked: Asked, opened: Opened, found: Evaluation) -> bytes:
@@ -181,21 +195,25 @@ def _genrec(asked: Asked, opened: Opened, seed: int) -> Result:
     from genrec.training.train_bundle import checkpoint_path, train_bundle
 
     torch.set_num_threads(asked.threads)
-    out, curve = asked.work / f"genrec-{seed}", _Curve()
-    began = time.monotonic()
+    out = asked.work / f"genrec-{seed}"
+    is_resumed = checkpoint_path(out).exists()
+    curve = Curve(_spent_place(asked, GENREC, seed), is_resumed)
     trained = train_bundle(
         load_index(_index_place(asked, seed)),
         opened.histories,
         out,
         settings=TrainSettings(**asked.budget, seed=seed),  # type: ignore[arg-type]
         progress=curve,
-        stage=_say,
-        resume=checkpoint_path(out).exists(),
+        stage=say,
+        resume=is_resumed,
     )
-    seconds = round(time.monotonic() - began, 1)
+    seconds = curve.seconds()
     found = _evaluated(asked, opened, out)
     facts = {"normalize": trained.normalize, "validation": trained.validation}
-    return Result(found, {"train": seconds}, trained.parameters, trained.steps, {GENREC: curve.points}, facts)
+    curves = {GENREC: curve.points}
+    return Result(
+        found, seconds, trained.parameters, trained.steps, curves, facts, curve.before.cpu, is_resumed
+    )
 
 
 def _evaluated(asked: Asked, opened: Opened, out: Path) -> Evaluation:
@@ -221,8 +239,7 @@ def _sasrec(asked: Asked, opened: Opened, seed: int) -> Result:
     from genrec.training.train_bundle import validation_sample
 
     torch.set_num_threads(asked.threads)
-    index, curve = load_index(_index_place(asked, 0)), _Curve()
-    began = time.monotonic()
+    index, curve = load_index(_index_place(asked, 0)), Curve()
     trained = train_sasrec(
         training_part(opened.histories, opened.about.holdout),
         len(opened.catalog),
@@ -230,12 +247,10 @@ def _sasrec(asked: Asked, opened: Opened, seed: int) -> Result:
         validation=validation_sample(opened.histories, opened.about.holdout, seed),
         progress=curve,
     )
-    seconds = round(time.monotonic() - began, 1)
+    seconds = curve.seconds()
     found = _ranked(asked, opened, index, {SASREC: lambda training: trained.baseline})
     facts = {"shape": asdict(trained.shape), "settings": SASREC_SETTINGS}
-    return Result(
-        found, {"train": seconds}, trained.baseline.parameters, trained.steps, {SASREC: curve.points}, facts
-    )
+    return Result(found, seconds, trained.baseline.parameters, trained.steps, {SASREC: curve.points}, facts)
 
 
 def _tiger(asked: Asked, opened: Opened, seed: int) -> Result:
@@ -244,6 +259,7 @@ def _tiger(asked: Asked, opened: Opened, seed: int) -> Result:
 
     from genrec.training.finetune import checkpoint_directory, finetune_bundle
     from genrec.training.finetune_settings import FinetuneSettings
+    from genrec.training.trainer_run import last_checkpoint
 
     torch.set_num_threads(asked.threads)
     began = time.monotonic()
@@ -252,26 +268,29 @@ def _tiger(asked: Asked, opened: Opened, seed: int) -> Result:
     )
     index = build_index(opened.catalog, opened.histories, settings, _told)
     indexed = round(time.monotonic() - began, 1)
-    out, curve = asked.work / f"tiger-{seed}", _Curve()
-    began = time.monotonic()
+    out = asked.work / f"tiger-{seed}"
+    is_resumed = last_checkpoint(checkpoint_directory(out)) is not None
+    curve = Curve(_spent_place(asked, TIGER, seed), is_resumed)
     trained = finetune_bundle(
         index,
         opened.histories,
         out,
         settings=FinetuneSettings(base=asked.tiger_base, **asked.budget, seed=seed),  # type: ignore[arg-type]
         progress=curve,
-        stage=_say,
-        resume=checkpoint_directory(out).exists(),
+        stage=say,
+        resume=is_resumed,
     )
-    seconds = round(time.monotonic() - began, 1)
+    seconds = curve.seconds()
     found = _evaluated(asked, opened, out)
     return Result(
         _renamed(found, {GENREC: TIGER}),
-        {"index": indexed, "train": seconds},
+        {"index": indexed, **seconds},
         trained.parameters,
         trained.steps,
         {TIGER: curve.points},
         {"validation": trained.validation},
+        curve.before.cpu,
+        is_resumed,
     )
 
 
@@ -325,26 +344,13 @@ def _renamed(found: Evaluation, names: dict[str, str]) -> Evaluation:
     )
 
 
-class _Curve:
-    """Collects validations by minutes of training, and says them."""
-
-    def __init__(self) -> None:
-        self.points: list[tuple[float, float]] = []
-
-    def __call__(self, at: Any) -> None:
-        if at.validation is not None:
-            self.points.append((round(at.seconds / 60, 4), float(at.validation[SELECTED])))
-            figure = f"validation {SELECTED} {self.points[-1][1]:.4f}"
-            _say(f"{at.seconds:6.0f} s, step {at.step}: loss {at.loss:.3f}, {figure}")
+def _spent_place(asked: Asked, system: str, seed: int) -> Path:
+    return asked.work / f"{system}-{seed}.spent"
 
 
 def _told(stage: str, done: int, total: int) -> None:
     if done in (0, total):
-        _say(f"{stage}: {done:,} of {total:,}")
-
-
-def _say(text: str) -> None:
-    print(f"    {text}", file=sys.stderr, flush=True)
+        say(f"{stage}: {done:,} of {total:,}")
 
 
 def main() -> None:
