@@ -22,7 +22,7 @@ from genrec.cli.options import (
 )
 from genrec.cli.output import answers, print_json, print_table, stages
 from genrec.cli.recommend import BundlePath
-from genrec.evaluation.bundle_tuning import tune_bundle
+from genrec.evaluation.bundle_tuning import tune_bundle, tune_prior
 from genrec.evaluation.query_tuning import CONTEXT, DEPTH
 from index.counted import counted
 
@@ -30,6 +30,14 @@ from index.counted import counted
 def tune(
     bundle: BundlePath,
     interactions: Interactions,
+    prior: Annotated[
+        bool,
+        typer.Option(
+            "--prior",
+            help="Fit the history prior anew and choose its weight, instead: for a bundle that has none, or one "
+            "trained by an earlier version.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the sample of users that is looked at.")] = 0,
     threads: Threads = None,
     user_column: UserColumn = None,
@@ -39,9 +47,10 @@ def tune(
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Choose how the queries of a bundle's model are searched with, on validation, and keep it in the bundle.
+    """Choose on validation how a bundle is asked, and keep it in the bundle.
 
-    That is k1 and b of BM25, and how many titles of a history stand behind each of its queries.
+    That is k1 and b of BM25 and how many titles of a history stand behind each of the model's queries; with --prior,
+    the history prior and its weight against the model.
 
     Training does it already; do it again when the catalog has changed much. Test events are not looked at.
     """
@@ -50,6 +59,18 @@ def tune(
     histories = read_histories(
         interactions, opened.index.catalog, on_error, user_column, item_column, time_column
     )
+    if prior:
+        with stages(quiet) as progress:
+            chosen = tune_prior(opened, histories, threads=threads or 1, seed=seed, progress=progress)
+        total = round(time.monotonic() - started, 1)
+        if json:
+            print_json({**asdict(chosen), "seconds": total})
+            return
+        said = ", ".join(f"{name} {value:g}" for name, value in asdict(chosen.settings).items())
+        answers.print(
+            f"weight {chosen.weight:g} ({said}): ndcg@10 {chosen.ndcg:.4f}; written into {bundle} in {total} s"
+        )
+        return
     with stages(quiet) as progress:
         tuned = tune_bundle(opened, histories, threads=threads or 1, seed=seed, progress=progress)
     total = round(time.monotonic() - started, 1)

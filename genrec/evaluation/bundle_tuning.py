@@ -1,18 +1,29 @@
-"""Choose k1 and b of a bundle's query mode on its validation events, and write them into the bundle."""
+"""Choose on a bundle's validation events how it is asked, and write it into the bundle: how its queries are searched
+with, and what its history prior says."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+
+import numpy as np
 
 from genrec.bundle import Bundle, DecoderName, changing_bundle
+from genrec.evaluation.protocol import figures, rank_cases
 from genrec.evaluation.query_tuning import TunedBm25, TuningProgress, tune_bm25
-from genrec.modes import QueryMode
+from genrec.history_prior import DIRECTORY
+from genrec.modes import QueryMode, codes_mode
 from genrec.recommender import Recommender
+from genrec.training.fit_prior import ChosenPrior, choose_prior, fit_history_prior
+from genrec.wishes import Wishes
+from index.build import training_part
 from index.errors import HistoryError, LeakageError, RequestError
 from index.histories import Cases, Histories, leave_one_out, temporal_split
+from index.item_index import SEMANTIC_ID
 from index.leakage import leaked
 
 QUERY = "query"
+PRIOR_USERS = 2_500
+"""Cases that a prior is chosen on, at most: as many as in training."""
 
 
 def tune_bundle(
@@ -55,6 +66,61 @@ def tune_bundle(
         manifest["tasks"] = {**manifest["tasks"], QUERY: tuned.defaults(mode.defaults).to_dict()}
         manifest["bm25_tuning"] = asdict(tuned)
     return tuned
+
+
+def tune_prior(
+    bundle: Bundle,
+    histories: Histories,
+    *,
+    decoder: DecoderName = "auto",
+    threads: int = 1,
+    seed: int = 0,
+    progress: TuningProgress | None = None,
+) -> ChosenPrior:
+    """Fit a history prior on the training events, choose on validation how much it says, and save it in the bundle.
+
+    For bundles that have none (fine-tuned language models) or one of before. The model stays as it is.
+
+    Args:
+        bundle: opened; one whose model writes semantic IDs.
+        histories: whole histories, the same file the bundle was trained from.
+        decoder: what runs the model.
+        threads: CPU threads of an export.
+        seed: of the sample of users.
+        progress: told what is done.
+
+    Raises:
+        RequestError: the model writes no semantic IDs.
+        HistoryError, LeakageError, IndexFormatError: as :func:`tune_bundle`.
+    """
+    if SEMANTIC_ID not in bundle.tasks:
+        raise RequestError(
+            f"expected a bundle whose model writes semantic IDs, got one for {', '.join(bundle.tasks)}; "
+            f"train it with the task '{SEMANTIC_ID}'"
+        )
+    cases = _validation(bundle, histories)
+    if len(cases) > PRIOR_USERS:
+        cases = cases.take(
+            np.sort(np.random.default_rng(seed).choice(len(cases), PRIOR_USERS, replace=False))
+        )
+    tell = progress or (lambda stage, done, total: None)
+    tell("counting which items follow each other", 0, 1)
+    index = bundle.index
+    prior = fit_history_prior(index, training_part(histories, index.settings["holdout"]))
+    recommender = Recommender.of_bundle(bundle, decoder, threads=threads, modes=[SEMANTIC_ID])
+    stage = "choosing the weight of the history prior"
+    chosen = choose_prior(recommender, prior, cases, progress=lambda done, total: tell(stage, done, total))
+    prior = replace(prior, settings=chosen.settings)
+    mode = recommender.trie_mode(Wishes())
+    defaults = replace(mode.defaults, prior_weight=chosen.weight)
+    mixed = Recommender(index, modes={SEMANTIC_ID: codes_mode(index, mode.decoder, defaults, prior)})
+    found = figures(rank_cases(mixed, cases, k=10), cases.target, len(index.catalog))
+    with changing_bundle(bundle, replacing=DIRECTORY) as (files, manifest):
+        prior.save_files(files)
+        manifest[DIRECTORY] = prior.manifest()
+        manifest["tasks"] = {**manifest["tasks"], SEMANTIC_ID: defaults.to_dict()}
+        manifest["model"] = {**manifest["model"], "prior_validation": found}
+    return chosen
 
 
 def _validation(bundle: Bundle, histories: Histories) -> Cases:

@@ -11,7 +11,7 @@ import pytest
 
 from genrec.bundle import load_bundle, save_bundle
 from genrec.evaluation import query_tuning
-from genrec.evaluation.bundle_tuning import tune_bundle
+from genrec.evaluation.bundle_tuning import tune_bundle, tune_prior
 from genrec.modes import QueryMode
 from genrec.query_search import CatalogQuerySearch
 from genrec.recommender import Recommender
@@ -67,7 +67,7 @@ def test_what_was_chosen_is_kept_and_used(tmp_path, index, histories) -> None:
     bundle = load_bundle(save(tmp_path / "toy", index))
     tuned = tune_bundle(bundle, histories)
     assert tuned.users == USERS
-    assert tuned.recall == max(one.recall for one in tuned.tried)
+    assert tuned.recall == max(one.recall for one in tuned.tried if one.context == tuned.context)
     again = load_bundle(tmp_path / "toy", verify=True)
     assert again.tasks["query"] == replace(ASKED, k1=tuned.k1, b=tuned.b, context=tuned.context)
     assert again.tasks["semantic_id"] == bundle.tasks["semantic_id"]
@@ -105,3 +105,38 @@ def test_the_command_shows_what_was_tried(tmp_path, index, histories) -> None:
         genrec("tune", bundle, "--interactions", tmp_path / "interactions.csv", "--json").stdout
     )
     assert load_bundle(bundle).tasks["query"].k1 == facts["k1"]  # type: ignore[attr-defined]
+
+
+def test_a_bundle_without_a_prior_gets_one_that_is_used(tmp_path, index, histories) -> None:
+    bundle = load_bundle(save(tmp_path / "toy", index, query=False))
+    assert bundle.prior is None
+    alone = Recommender.of_bundle(bundle)
+    chosen = tune_prior(bundle, histories)
+    again = load_bundle(tmp_path / "toy", verify=True)
+    assert again.prior is not None
+    assert again.prior.settings == chosen.settings
+    assert again.prior.words is not None
+    codes = again.tasks["semantic_id"]
+    assert codes == replace(bundle.tasks["semantic_id"], prior_weight=chosen.weight)
+    assert chosen.weight > 0  # the model is random, and the toys' histories are not
+    assert again.artifact.manifest["model"]["prior_validation"]["ndcg@10"] == pytest.approx(
+        chosen.ndcg, abs=1e-6
+    )
+    asked = Recommender.of_bundle(again)
+    assert asked.recommend(["i1", "i7"]) != alone.recommend(["i1", "i7"])
+    assert asked.recommend(["i1", "i7"], prior="none").items == alone.recommend(["i1", "i7"]).items
+    assert tune_prior(again, histories) == chosen  # the prior in the bundle has no say
+
+
+def test_the_command_makes_a_prior(tmp_path, index, histories) -> None:
+    path = save(tmp_path / "toy", index, query=False)
+    lines = [
+        " ".join([histories.user_ids[user], *(f"i{row}" for row in histories.events(user))])
+        for user in range(len(histories))
+    ]
+    (tmp_path / "histories.txt").write_text("\n".join(lines))
+    said = genrec("tune", path, "--interactions", tmp_path / "histories.txt", "--prior", "--json", "-q")
+    found = json.loads(said.stdout)
+    assert 0 < found["weight"] < 1
+    assert set(found["settings"]) == {"recency", "text_weight", "power", "word_weight"}
+    assert load_bundle(path).tasks["semantic_id"].prior_weight == found["weight"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from genrec.prefixes import best_per_request
 from genrec.search import SearchRequest, search
-from genrec.search_batch import log_softmax_by_row
+from genrec.search_batch import _groups, log_softmax_by_row
 from index.errors import RequestError
 from index.item_filter import Allowed
 from index.trie import TokenTrie, build_trie
@@ -156,6 +157,30 @@ def test_a_batch_gives_each_request_its_own_answer(paths, seed, normalize, synch
         assert alone.ranks.tolist() == batched.ranks.tolist()
         np.testing.assert_allclose(alone.scores, batched.scores)
         assert (alone.certified, alone.expansions) == (batched.certified, batched.expansions)
+
+
+@settings(max_examples=50, deadline=None)
+@given(paths_of_a_catalog, st.integers(0, 999), normalizations, synchronizations, st.integers(1, 60))
+def test_a_batch_that_is_fed_in_groups_gives_the_same_answers(paths, seed, normalize, synchronize, most):
+    """So little memory is allowed that calls hold some requests alone, down to one each."""
+    trie = build_trie(paths)
+    requests = [SearchRequest(item_prompt(seed + b), 1 + b, 2 + b) for b in range(5)]
+    decoder = FakeDecoder(VOCABULARY, seed)
+    together = search(decoder, trie, requests, normalize=normalize, synchronize=synchronize)
+    with mock.patch("genrec.search_batch.MOST_SCORES", most):
+        in_groups = search(decoder, trie, requests, normalize=normalize, synchronize=synchronize)
+    for one, other in zip(together, in_groups, strict=True):
+        assert one.ranks.tolist() == other.ranks.tolist()
+        assert one.scores.tolist() == other.scores.tolist()
+        assert (one.certified, one.model_calls) == (other.certified, other.model_calls)
+
+
+def test_groups_hold_what_memory_allows():
+    """Rows times what they see times requests, padded to the most of the group: at most twelve."""
+    with mock.patch("genrec.search_batch.MOST_SCORES", 12):
+        assert list(_groups(np.array([2, 2, 1, 4]), np.array([3, 3, 2, 2]))) == [(0, 2), (2, 3), (3, 4)]
+        assert list(_groups(np.array([50, 0, 1]), np.array([50, 6, 1]))) == [(0, 1), (1, 3)]
+        assert list(_groups(np.array([1, 1]), np.array([1, 1]))) == [(0, 2)]
 
 
 def test_a_forced_tail_costs_no_call_under_catalog_normalisation():
