@@ -33,7 +33,7 @@ def attack(server: Server, cases: int, cwd: Path, *options: str) -> int:
             [
                 Path(sys.executable).with_name("schemathesis"), "--config-file", CONFIG,
                 "run", f"http://127.0.0.1:{port}/openapi.json", "--header", f"Authorization: Bearer {KEY}",
-                "--max-examples", str(cases), "--seed", "1", "--no-color", *options,
+                "--max-examples", str(cases), "--seed", "1", "--no-color", "--request-timeout", "60", *options,
             ],
             cwd=cwd, capture_output=True, text=True, check=False,
         )  # fmt: skip
