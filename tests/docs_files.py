@@ -46,4 +46,4 @@ def write_files(directory: Path) -> None:
     (directory / "keys.txt").write_text("# one key a line\na-key-of-sixteen-or-more\n")
     (directory / "admins.txt").write_text("a-key-that-may-reload\n")
     texts = [f"{PROMPT} The {word} {genre}\n- " for word in WORDS for genre in GENRES]
-    checkpoint(directory / "Qwen3-0.6B", "qwen3", texts=texts, max_position_embeddings=1024)
+    checkpoint(directory / "Qwen3-0.6B", "qwen3", texts=texts, max_position_embeddings=4096)
