@@ -62,7 +62,7 @@ class ChosenPrior:
 
 
 def fit_history_prior(index: ItemIndex, training: Histories) -> HistoryPrior:
-    """The prior of an index, with the settings that were best on Amazon Beauty.
+    """The prior of an index, with settings that do well on Amazon Beauty and on MovieLens-1M.
 
     Args:
         index: its item texts, by which it finds what no history has.
