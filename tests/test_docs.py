@@ -200,7 +200,8 @@ def write_large_files(directory: Path) -> None:
     walks.select("user_id", history=numbers).write_parquet(directory / "users.parquet")
 
 
-MINUTES_SHARE = float(os.environ.get("GENREC_DOCS_MINUTES_SHARE", "0.1"))
+# Taken away, since a server that the pages start refuses settings it does not know.
+MINUTES_SHARE = float(os.environ.pop("GENREC_DOCS_MINUTES_SHARE", "0.1"))
 
 
 def only_time_made_smaller(verb: str, words: list[str]) -> list[str]:
