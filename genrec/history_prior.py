@@ -152,7 +152,8 @@ class HistoryPrior:
     words: ItemWords | None = None
 
     def __post_init__(self) -> None:
-        for what, count in (("lists", len(self.lists)), ("words", len(self.words or self.text))):
+        words = self.text if self.words is None else self.words
+        for what, count in (("lists", len(self.lists)), ("words", len(words))):
             if count != len(self.text):
                 raise IndexFormatError(
                     f"expected {what} of the {len(self.text)} items of the index, got {count}; train again"

@@ -114,7 +114,10 @@ def tune_prior(
     mode = recommender.trie_mode(Wishes())
     defaults = replace(mode.defaults, prior_weight=chosen.weight)
     mixed = Recommender(index, modes={SEMANTIC_ID: codes_mode(index, mode.decoder, defaults, prior)})
-    found = figures(rank_cases(mixed, cases, k=10), cases.target, len(index.catalog))
+    ranked = rank_cases(
+        mixed, cases, 10, progress=lambda done, total: tell("measuring what was chosen", done, total)
+    )
+    found = figures(ranked, cases.target, len(index.catalog))
     with changing_bundle(bundle, replacing=DIRECTORY) as (files, manifest):
         prior.save_files(files)
         manifest[DIRECTORY] = prior.manifest()

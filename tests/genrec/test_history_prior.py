@@ -85,8 +85,10 @@ def test_words_say_what_text_vectors_do_not():
     much = replace(prior, settings=replace(settings, word_weight=3.0))
     assert much.reason(np.array([1, 0]), 2) == 0  # .1 + 3 · .6 / 1.5 is more than half of .4 + 3 · .8 / 1.5
     assert replace(prior, words=None).reason(np.array([1, 0]), 2) == 1
-    with pytest.raises(IndexFormatError, match="expected words of the 3 items of the index, got 2"):
-        replace(prior, words=ItemWords(np.zeros(3, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)))
+    for items in (0, 2):
+        nothing = ItemWords(np.zeros(items + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
+        with pytest.raises(IndexFormatError, match=f"words of the 3 items of the index, got {items}"):
+            replace(prior, words=nothing)
 
 
 def test_the_reason_is_the_event_that_says_most():
