@@ -204,7 +204,7 @@ def _genrec(asked: Asked, opened: Opened, seed: int) -> Result:
         out,
         settings=TrainSettings(**asked.budget, seed=seed),  # type: ignore[arg-type]
         progress=curve,
-        stage=say,
+        stage=_told,
         resume=is_resumed,
     )
     seconds = curve.seconds()

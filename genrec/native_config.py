@@ -5,19 +5,20 @@ The model itself is :mod:`genrec.native_model`; this is what it shares with a de
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 import numpy as np
 
 from index.errors import DecoderError, IndexFormatError
-from index.types import Int32Array, Int64Array
+from index.types import Int32Array, Int64Array, IntArray
 
 CONFIG_FILE = "native_config.json"
 WEIGHTS_FILE = "native_model.safetensors"
 RESIDUAL_CODES = "residual_codes"
 PATH_CODES = "path_codes"
+FEWEST_ITEMS, MOST_ITEMS = 50, 200  # of :attr:`NativeConfig.max_items` where data decide
 TEXT_FORM_KEY = "text_form"
 TEXT_FORM = 2
 """Raised whenever text branches are laid out another way (positions, marks, what they see): weights do not tell, and
@@ -36,7 +37,7 @@ class NativeConfig:
     hidden_size: int = 128
     layers: int = 2
     heads: int = 4
-    max_items: int = 50  # longest history the body reads; older items are cut off
+    max_items: int = FEWEST_ITEMS  # longest history the body reads; older items are cut off
     head_size: int = 256  # inner width of the head's MLP at every level
     dropout: float = 0.2
     residual_items: int = 20_000
@@ -74,6 +75,16 @@ class NativeConfig:
                 f"expected text_size and max_text both above 0 or both 0, got {self.text_size} and "
                 f"{self.max_text}; correct the model config"
             )
+
+    @classmethod
+    def sized(cls, code_sizes: Sequence[int], events: IntArray) -> Self:
+        """The default shape for users with int[U] training events: long histories are read further back.
+
+        Twice the mean of those who have any, from 50 (as published for Amazon's sparse data) to 200 (as for
+        MovieLens-1M: Kang and McAuley, ICDM 2018, section IV-A).
+        """
+        mean = float(events[events > 0].mean()) if (events > 0).any() else 0.0
+        return cls(tuple(code_sizes), max_items=int(np.clip(round(2 * mean), FEWEST_ITEMS, MOST_ITEMS)))
 
     @property
     def levels(self) -> int:

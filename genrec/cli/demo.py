@@ -60,7 +60,7 @@ def demo(
             out / "works",
             settings=TrainSettings(minutes=minutes),
             progress=lambda at: progress("training", round(1000 * at.done), 1000),
-            stage=lambda name: progress(name, 0, 1),
+            stage=progress,
         )
         bundle = load_bundle(out / "works")
         recommender = Recommender.of_bundle(bundle)

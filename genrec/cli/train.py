@@ -38,6 +38,7 @@ from genrec.cli.train_base import (
     finetune,
     settings_of,
 )
+from index.build import training_part
 from index.counted import counted
 from index.errors import TrainingError, require
 from index.item_index import SEMANTIC_ID, load_index
@@ -77,6 +78,15 @@ def train(
             max=0.99,
             help="What other people's histories and the items' texts weigh beside the model in every answer; 0: the "
             "model alone. Chosen on validation where not given.",
+        ),
+    ] = None,
+    taught: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Part of the training targets drawn from what that prior would have recommended, in place of what "
+            "really came; .5 where not given. 0 for none.",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed run left off.")] = False,
@@ -146,7 +156,7 @@ def train(
         "text_size": text_size,
     }
     shape = {"hidden_size": hidden_size, "layers": layers, "dropout": dropout}
-    own = {**shape, "prior_weight": prior_weight}  # of the native model
+    own = {**shape, "prior_weight": prior_weight, "taught": taught}  # of the native model
     _refuse({**tuned, "lora": lora or None, "lora_rank": lora_rank} if base is None else own, base)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -182,10 +192,13 @@ def train(
     settings = TrainSettings(steps=steps, minutes=minutes, seed=seed, patience=patience)
     if learning_rate is not None:
         settings = replace(settings, learning_rate=learning_rate)
+    if taught is not None:
+        settings = replace(settings, taught=taught)
     if checkpoint_every is not None:
         settings = replace(settings, checkpoint_every=checkpoint_every)
     given = {name: value for name, value in shape.items() if value is not None}
-    config = replace(NativeConfig(code_sizes=loaded.level_sizes), **given)  # type: ignore[arg-type]
+    events = training_part(histories, loaded.settings["holdout"]).lengths
+    config = replace(NativeConfig.sized(loaded.level_sizes, events), **given)  # type: ignore[arg-type]
 
     checkpoint = checkpoint_path(out)
     if resume and not checkpoint.exists():
@@ -200,7 +213,7 @@ def train(
                 settings=settings,
                 config=config,
                 progress=lambda at: report.step(at),
-                stage=lambda name: progress(name, 0, 1),
+                stage=progress,
                 resume=resume,
                 tasks=[name.strip() for name in (tasks or SEMANTIC_ID).split(",") if name.strip()],
                 prior_weight=prior_weight,

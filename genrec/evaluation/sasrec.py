@@ -24,7 +24,8 @@ from torch.nn import functional
 from genrec.evaluation.baselines import rank_dense
 from genrec.evaluation.yardstick import figures
 from genrec.training.examples import check_histories, epoch_batches, pad
-from genrec.training.pretrain import SELECTION_METRIC, Progress, TrainProgress, TrainSettings, schedule
+from genrec.training.optimization import schedule
+from genrec.training.pretrain import SELECTION_METRIC, Progress, TrainProgress, TrainSettings
 from index.errors import TrainingError
 from index.histories import Cases, Histories
 from index.types import Float32Array, Int32Array, Int64Array

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from index.errors import TrainingError
-from index.types import IntArray
+from index.types import Float32Array, IntArray
 
 HEADER = "genrec_checkpoint"
 _DIGEST = "sha256:"
@@ -49,7 +49,7 @@ class Checkpoint:
     best: dict[str, float]
 
 
-def origin_of(*settings: Any, **data: Sequence[IntArray]) -> dict[str, Any]:
+def origin_of(*settings: Any, **data: Sequence[IntArray | Float32Array]) -> dict[str, Any]:
     """What decides the course of a run: the fields of dataclasses, which share no name, and digests of data."""
     values = {name: value for one in settings for name, value in asdict(one).items()}
     values |= {name.replace("_", " "): _digest(arrays) for name, arrays in data.items()}
@@ -118,7 +118,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(weights=weights, best_weights=best, optimizer=optimizer, rng=tensors["rng"], **numbers)
 
 
-def _digest(arrays: Sequence[IntArray]) -> str:
+def _digest(arrays: Sequence[IntArray | Float32Array]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())

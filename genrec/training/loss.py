@@ -13,11 +13,16 @@ from genrec.training.siblings import Siblings
 
 
 def sequence_loss(
-    model: NativeModel, rows: Tensor, siblings: Siblings | None = None, trunk: Trunk | None = None
+    model: NativeModel,
+    rows: Tensor,
+    siblings: Siblings | None = None,
+    trunk: Trunk | None = None,
+    targets: Tensor | None = None,
 ) -> Tensor:
     """Mean cross-entropy in nats per event of histories int64[B, P], right-padded with -1: Σ over levels.
 
-    Position p predicts item p from the start token and the items before it. Without ``siblings`` a level's
+    Position p predicts item p of ``targets`` (those of ``rows`` where not given) from the start token and the items
+    of ``rows`` before it. Without ``siblings`` a level's
     softmax runs over all its codes. With them it runs over the codes the catalog has at that place: the loss
     is then minus the log-probability of the item among all items, exactly as the search scores under
     ``normalize="catalog"``, and a forced code costs neither loss nor time. ``trunk`` keeps the body's keys and
@@ -25,7 +30,7 @@ def sequence_loss(
     """
     hidden = model.encode(rows[:, :-1], trunk)  # [B, P, H]
     real = rows >= 0
-    hidden, items = hidden[real], rows[real]  # [T, H], [T]
+    hidden, items = hidden[real], (rows if targets is None else targets)[real]  # [T, H], [T]
     tokens = model.item_tokens[items]  # [T, L]
     places = model.item_places[items]  # [T, L + 1]
     if model.training and len(model.paths):
@@ -55,15 +60,16 @@ def joint_loss(
     branches: Branches | None,
     named: Named | None,
     text_weight: float,
+    targets: Tensor | None = None,
 ) -> Tensor:
     """:func:`sequence_loss` plus ``text_weight`` times that of text, with the trunk run once.
 
     Text is the loss of branches per word, and half that of naming items.
     """
     if model.text is None or branches is None or named is None:
-        return sequence_loss(model, rows, siblings)
+        return sequence_loss(model, rows, siblings, targets=targets)
     trunk = Trunk()
-    codes = sequence_loss(model, rows, siblings, trunk)
+    codes = sequence_loss(model, rows, siblings, trunk, targets)
     text = branch_loss(model, trunk, branches)
     return codes + text_weight * (text + 0.5 * words_loss(model, named))
 

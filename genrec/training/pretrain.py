@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -34,7 +33,9 @@ from genrec.training.checkpoint import (
 )
 from genrec.training.examples import Histories, check_histories, epoch_batches
 from genrec.training.loss import joint_loss
+from genrec.training.optimization import parameter_groups, products, schedule
 from genrec.training.siblings import Siblings
+from genrec.training.teacher import Teacher
 from genrec.training.text_answers import TextCorpus, check_corpus
 from index.errors import TrainingError
 from index.types import Int32Array, Int64Array, IntArray
@@ -46,6 +47,8 @@ TEXT_METRIC = "token_probability"
 
 # Fewer training events than this say less of an item, or of a path, than its codes do; not tuned.
 OWN_MIN_EVENTS = 3
+
+TEACHING = 1  # sets a teacher's random draws apart from those of texts
 
 # The head over a text vocabulary is most of what a step computes. Where a CPU multiplies bfloat16 (AMX, AVX512-BF16),
 # matrix products of a run with text round their inputs to it; sums stay float32. Measured with AMX, one thread,
@@ -77,6 +80,8 @@ class TrainSettings:
     """Stop after this many validations without a better one."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
+    taught: float = 0.5
+    """Part of the targets that a teacher draws, where there is one."""
     text_branches: int = 128
     """Texts written per step, at random events of the batch; only where there is something to write."""
     text_weight: float = 2.0
@@ -86,6 +91,10 @@ class TrainSettings:
         if (self.steps is None) == (self.minutes is None):
             raise TrainingError(
                 f"expected one of steps and minutes, got steps={self.steps}, minutes={self.minutes}; pass one"
+            )
+        if not 0.0 <= self.taught <= 1.0:
+            raise TrainingError(
+                f"expected taught in [0, 1], got {self.taught}; correct the training settings"
             )
         for name in (
             "steps",
@@ -145,6 +154,7 @@ def train_native(
     checkpoint: Path | None = None,
     resume: bool = False,
     corpus: TextCorpus | None = None,
+    teacher: Teacher | None = None,
 ) -> TrainResult:
     """Train a native model.
 
@@ -160,6 +170,7 @@ def train_native(
         checkpoint: file that is replaced atomically every ``settings.checkpoint_every`` steps.
         resume: go on from ``checkpoint`` where that file exists.
         corpus: what to write beside codes; the config then has a text vocabulary.
+        teacher: of these histories; draws ``settings.taught`` of the targets.
 
     Raises:
         TrainingError: nothing to train on, a corpus that does not fit, a checkpoint of another run, or a loss that
@@ -170,7 +181,7 @@ def train_native(
     # Dropout draws from torch's global generator: a caller's own draws stay as they were.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        run = _Run(config, codes, histories, settings, checkpoint, corpus)
+        run = _Run(config, codes, histories, settings, checkpoint, corpus, teacher)
         if resume and checkpoint is not None and checkpoint.is_file():
             run.restore(load_checkpoint(checkpoint))
         return run.train(validate, progress)
@@ -187,15 +198,16 @@ class _Run:
         settings: TrainSettings,
         checkpoint: Path | None,
         corpus: TextCorpus | None,
+        teacher: Teacher | None,
     ) -> None:
         self.started = time.monotonic()
-        self.corpus = corpus
+        self.corpus, self.teacher = corpus, teacher
         self.precision = "highest" if corpus is None else TEXT_PRECISION
         self.config, self.histories, self.settings, self.checkpoint = config, histories, settings, checkpoint
         self.model = NativeModel(config, codes, *_own_codes(config, codes, histories))
         self.siblings = Siblings(codes) if settings.normalize == "catalog" else None
         self.optimizer = torch.optim.AdamW(
-            _groups(self.model, settings), lr=settings.learning_rate, fused=True
+            parameter_groups(self.model, settings.weight_decay), lr=settings.learning_rate, fused=True
         )
         self.origin = origin_of(
             config,
@@ -203,6 +215,7 @@ class _Run:
             codes=[codes],
             training_events=[histories.offsets, histories.items],
             texts=[] if corpus is None else corpus.arrays(),
+            taught_targets=[] if teacher is None else teacher.arrays(),
         )
         self.step = self.epoch = self.batch = 0  # batch: those of this epoch already taken
         self.earlier = 0.0  # seconds before the checkpoint that was gone on from
@@ -276,8 +289,14 @@ class _Run:
             best=self.best,
         )
 
-    def _step(self, rows: Int64Array, rate: float) -> float:
-        """One optimizer step on a batch int64[B, P]; its mean loss per target in nats."""
+    def _step(self, events: Int64Array, rate: float) -> float:
+        """One optimizer step on a batch int64[B, P] of places in the histories; its mean loss per target in nats."""
+        items, taught = self.histories.items, self.settings.taught
+        rows = np.where(events >= 0, items[events], -1)
+        targets = None
+        if self.teacher is not None and taught:
+            draws = np.random.default_rng([self.settings.seed, self.epoch, self.batch, TEACHING])
+            targets = torch.from_numpy(self.teacher.targets(events, items, taught, draws))
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -287,7 +306,7 @@ class _Run:
             branches = self.corpus.draw(rows, self.settings.text_branches, draws)
             named = self.corpus.named(rows, draws)
         self.optimizer.zero_grad(set_to_none=True)
-        with _products(self.precision):
+        with products(self.precision):
             loss = joint_loss(
                 self.model,
                 torch.from_numpy(rows),
@@ -295,6 +314,7 @@ class _Run:
                 branches,
                 named,
                 self.settings.text_weight,
+                targets,
             )
             loss.backward()  # type: ignore[no-untyped-call]
         value = float(loss.detach())
@@ -352,32 +372,13 @@ class _Run:
         return time.monotonic() - self.started
 
     def _batches(self) -> list[Int64Array]:
-        settings = self.settings
-        return epoch_batches(
-            self.histories, self.config.max_items, settings.batch_targets, settings.seed, self.epoch
-        )
+        settings, histories = self.settings, self.histories
+        places = replace(histories, items=np.arange(len(histories.items)))
+        return epoch_batches(places, self.config.max_items, settings.batch_targets, settings.seed, self.epoch)
 
 
 def _selected_by(figures: Mapping[str, float]) -> float:
     return figures[SELECTION_METRIC] * figures.get(TEXT_METRIC, 1.0)
-
-
-@contextmanager
-def _products(precision: str) -> Iterator[None]:
-    """How matrix products of float32 may be rounded inside; a caller's own setting is put back."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def schedule(done: float, warmup: float) -> float:
-    """Learning-rate factor at ``done`` of the budget: linear from 0 over ``warmup``, then a cosine to 0."""
-    if done < warmup:
-        return (done + 1e-3) / (warmup + 1e-3)
-    return 0.5 * (1.0 + math.cos(math.pi * min((done - warmup) / (1.0 - warmup), 1.0)))
 
 
 def _own_codes(
@@ -388,13 +389,3 @@ def _own_codes(
     most = np.argsort(-count, kind="stable")[: config.residual_items]
     residual = np.unique(codes[most[count[most] >= OWN_MIN_EVENTS]], axis=0)
     return residual, choose_paths(codes, count, fewest=OWN_MIN_EVENTS, most=config.own_paths)
-
-
-def _groups(model: NativeModel, settings: TrainSettings) -> list[dict[str, object]]:
-    """Weight decay for matrices only: decaying biases and norms' gains does harm and no good."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    return [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from genrec.search import Normalize
 from genrec.tasks import TASKS, QueryDefaults, TaskDefaults, tasks_in_order
 from genrec.training.fit_prior import WEIGHTS, choose_prior, fit_history_prior
 from genrec.training.pretrain import Progress, TrainSettings, train_native
+from genrec.training.teacher import TEACHER_SETTINGS, teach
 from genrec.training.text_part import TEXT_BEAM, TextPart, text_part
 from genrec.wishes import USUAL_WEIGHT
 from index.build import Holdout, training_part
@@ -33,9 +34,13 @@ from index.histories import Cases, Histories, leave_one_out, temporal_split
 from index.item_index import SEMANTIC_ID, ItemIndex
 from index.leakage import event_hashes
 
+Stage: TypeAlias = Callable[[str, int, int], None]
+
 VALIDATION_USERS = 2_500  # as the measured prototype; the standard error of ndcg@10 is about 0.003
 SELECTION_BEAM = 10  # while training: a narrow beam ranks checkpoints as a wide one does
 SELECTION_METRIC = "ndcg@10"
+TEACHING = "asking the history prior what it would have recommended"
+CHOOSING = "choosing the weight of the history prior on validation"
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def train_bundle(
     settings: TrainSettings,
     config: NativeConfig | None = None,
     progress: Progress | None = None,
-    stage: Callable[[str], None] | None = None,
+    stage: Stage | None = None,
     resume: bool = False,
     tasks: Sequence[str] = (SEMANTIC_ID,),
     prior_weight: float | None = None,
@@ -74,9 +79,9 @@ def train_bundle(
         histories: whole histories over the index's catalog.
         out: the bundle's directory. While training runs, its checkpoint lies beside it.
         settings: budget and optimisation.
-        config: the model's shape; the measured default where not given.
+        config: the model's shape; :meth:`NativeConfig.sized` by the data where not given.
         progress: called after every step.
-        stage: told what happens after the steps.
+        stage: told what happens before and after the steps: what, how much of it is done, and of how much.
         resume: go on from the checkpoint of a run that was killed.
         tasks: what the one model is to answer; ``semantic_id`` is always among them.
         prior_weight: of the history prior against the model's codes, in [0, 1); 0 for a bundle without one. Chosen
@@ -95,13 +100,26 @@ def train_bundle(
             f"expected training events, got none of {histories.num_events} with holdout '{holdout}'; "
             f"histories need three events or more, or build the index with --holdout none"
         )
-    say = stage or (lambda _: None)
-    config = config or NativeConfig(code_sizes=index.level_sizes)
+    tell = stage or (lambda what, done, total: None)
+
+    def say(what: str) -> None:
+        tell(what, 0, 1)
+
+    config = config or NativeConfig.sized(index.level_sizes, training.lengths)
     text = _text_part(index, tasks, config, say)
     if text is not None:
         config = text.config
     cases = None if holdout == "none" else validation_sample(histories, holdout, settings.seed)
     checkpoint = checkpoint_path(out)
+    prior = teacher = None
+    if prior_weight != 0 or settings.taught:
+        say("counting which items follow each other")
+        prior = fit_history_prior(index, training)
+    if prior is not None and settings.taught:
+        asked = replace(prior, settings=TEACHER_SETTINGS)
+        teacher = teach(
+            asked, training, seed=settings.seed, progress=lambda done, total: tell(TEACHING, done, total)
+        )
 
     def validate(model: NativeModel) -> dict[str, float]:
         assert cases is not None
@@ -120,9 +138,10 @@ def train_bundle(
         checkpoint=checkpoint,
         resume=resume,
         corpus=None if text is None else text.corpus,
+        teacher=teacher,
     )
     chosen = _chosen(index, result.model, cases, text, tasks, say)
-    mixed = _with_prior(index, result.model, training, cases, chosen.defaults[SEMANTIC_ID], prior_weight, say)
+    mixed = _with_prior(index, result.model, prior, cases, chosen.defaults[SEMANTIC_ID], prior_weight, tell)
     chosen.defaults[SEMANTIC_ID] = mixed.defaults
     parameters = sum(p.numel() for p in result.model.parameters())
     seconds = result.earlier + time.monotonic() - started
@@ -179,23 +198,26 @@ class _Mixed:
 def _with_prior(
     index: ItemIndex,
     model: NativeModel,
-    training: Histories,
+    prior: HistoryPrior | None,
     cases: Cases | None,
     codes: TaskDefaults,
     weight: float | None,
-    say: Callable[[str], None],
+    tell: Stage,
 ) -> _Mixed:
-    """Fit the prior on training events; its weight and settings are the best on validation, unless one is given."""
-    if weight == 0:
+    """How the prior is mixed in: its weight and settings are the best on validation, unless one is given."""
+    if prior is None or weight == 0:
         return _Mixed(None, codes, {})
-    say("counting which items follow each other")
-    prior = fit_history_prior(index, training)
     if cases is None or not len(cases):
         return _Mixed(prior, replace(codes, prior_weight=USUAL_WEIGHT if weight is None else weight), {})
     decoder = NativeDecoder(model)
-    say("choosing the weight of the history prior on validation")
     weights = WEIGHTS if weight is None else (weight,)
-    chosen = choose_prior(Recommender(index, decoder, codes), prior, cases, weights=weights)
+    chosen = choose_prior(
+        Recommender(index, decoder, codes),
+        prior,
+        cases,
+        weights=weights,
+        progress=lambda done, total: tell(CHOOSING, done, total),
+    )
     prior, codes = replace(prior, settings=chosen.settings), replace(codes, prior_weight=chosen.weight)
     recommender = Recommender(index, modes={SEMANTIC_ID: codes_mode(index, decoder, codes, prior)})
     ranked = rank_cases(recommender, cases, k=10)

@@ -34,7 +34,8 @@ from transformers.trainer_callback import PrinterCallback
 
 from genrec.training.adapters import is_adapted
 from genrec.training.checkpoint import differences
-from genrec.training.pretrain import SELECTION_METRIC, Progress, TrainProgress, schedule
+from genrec.training.optimization import schedule
+from genrec.training.pretrain import SELECTION_METRIC, Progress, TrainProgress
 from index.errors import TrainingError
 
 Validate: TypeAlias = Callable[[Any], dict[str, float]]

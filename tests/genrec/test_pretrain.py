@@ -19,7 +19,8 @@ from genrec.native_model import NativeConfig, NativeModel
 from genrec.training.checkpoint import load_checkpoint
 from genrec.training.examples import check_histories, epoch_batches
 from genrec.training.loss import sequence_loss
-from genrec.training.pretrain import TrainProgress, TrainResult, TrainSettings, schedule, train_native
+from genrec.training.optimization import schedule
+from genrec.training.pretrain import TrainProgress, TrainResult, TrainSettings, train_native
 from genrec.training.siblings import Siblings
 from index.errors import TrainingError
 
