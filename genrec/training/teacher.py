@@ -24,8 +24,8 @@ from index.histories import Histories
 from index.types import Float32Array, Float64Array, Int32Array, Int64Array, IntArray
 
 TEACHER_SETTINGS = PriorSettings(recency=0.5, text_weight=0.0, power=8.0, word_weight=0.2)
-"""Words and no text vectors, which validation chose with the prior on Beauty, Games and MovieLens-1M alike. On Beauty, 1,500
-steps, half of the targets taught, validation NDCG@10 of the model alone: power 2 .0638, 4 .0682, 8 .0712."""
+"""Words and no text vectors: so validation chose on Amazon Beauty, Games and MovieLens-1M alike. On Beauty, 1,500
+steps with half of the targets taught, validation NDCG@10 of the model alone: power 2 .0638, 4 .0682, 8 .0712."""
 MOST_EVENTS = 200_000
 """Training events that are taught, drawn at random where there are more: two minutes of one thread."""
 CHOICES = 32  # items kept of a teacher's shares
