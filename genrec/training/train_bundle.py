@@ -25,7 +25,7 @@ from genrec.search import Normalize
 from genrec.tasks import TASKS, QueryDefaults, TaskDefaults, tasks_in_order
 from genrec.training.fit_prior import WEIGHTS, choose_prior, fit_history_prior
 from genrec.training.pretrain import Progress, TrainSettings, train_native
-from genrec.training.teacher import TEACHER_SETTINGS, teach
+from genrec.training.teacher import MOST_EVENTS, TEACHER_SETTINGS, teach
 from genrec.training.text_part import TEXT_BEAM, TextPart, text_part
 from genrec.wishes import USUAL_WEIGHT
 from index.build import Holdout, training_part
@@ -39,6 +39,7 @@ Stage: TypeAlias = Callable[[str, int, int], None]
 VALIDATION_USERS = 2_500  # as the measured prototype; the standard error of ndcg@10 is about 0.003
 SELECTION_BEAM = 10  # while training: a narrow beam ranks checkpoints as a wide one does
 SELECTION_METRIC = "ndcg@10"
+TAUGHT_A_MINUTE = 20_000  # events that the prior is asked about, in a fifth of a minute of one thread
 TEACHING = "asking the history prior what it would have recommended"
 CHOOSING = "choosing the weight of the history prior on validation"
 
@@ -118,7 +119,11 @@ def train_bundle(
     if prior is not None and settings.taught:
         asked = replace(prior, settings=TEACHER_SETTINGS)
         teacher = teach(
-            asked, training, seed=settings.seed, progress=lambda done, total: tell(TEACHING, done, total)
+            asked,
+            training,
+            seed=settings.seed,
+            most=_taught_events(settings),
+            progress=lambda done, total: tell(TEACHING, done, total),
         )
 
     def validate(model: NativeModel) -> dict[str, float]:
@@ -291,6 +296,14 @@ def _text_part(
 def _best(validation: Mapping[str, dict[str, float]]) -> Normalize:
     best = max(validation, key=lambda name: validation[name][SELECTION_METRIC])
     return "catalog" if best == "catalog" else "vocabulary"
+
+
+def _taught_events(settings: TrainSettings) -> int:
+    """No more than a run can draw from, or than a fifth of its minutes pays for."""
+    if settings.steps is not None:
+        return min(MOST_EVENTS, settings.steps * settings.batch_targets)
+    assert settings.minutes is not None
+    return min(MOST_EVENTS, round(settings.minutes * TAUGHT_A_MINUTE))
 
 
 def checkpoint_path(out: Path) -> Path:

@@ -13,6 +13,7 @@ from genrec.history_prior import PriorSettings
 from genrec.recommender import Recommender
 from genrec.search import Diversity
 from genrec.training import fit_prior
+from genrec.training import train_bundle as train_bundle_module
 from genrec.training.fit_prior import choose_prior, fit_history_prior
 from genrec.training.pretrain import TrainSettings
 from genrec.training.train_bundle import train_bundle
@@ -224,3 +225,37 @@ def test_the_model_alone_is_kept_where_it_is_better():
     favourite = [recommender.rows_of(one)[0] for one in recommender.search_rows(rows, Wishes(k=1))]
     told = replace(cases, target=np.array(favourite, np.int32))
     assert choose_prior(recommender, prior, told).weight == 0
+
+
+def test_training_asks_the_prior_for_targets_and_says_so(tmp_path, monkeypatch):
+    told = []
+    budget = TrainSettings(steps=2, batch_targets=8)
+    train_bundle(
+        toy_index(),
+        toy_histories(),
+        tmp_path / "taught",
+        settings=budget,
+        prior_weight=0.0,
+        stage=lambda *at: told.append(at),
+    )
+    assert (train_bundle_module.TEACHING, 0, 16) in told, "no more events than two steps draw from"
+    assert (train_bundle_module.TEACHING, 16, 16) in told
+    assert load_bundle(tmp_path / "taught").prior is None, "the bundle itself has none"
+    monkeypatch.setattr(train_bundle_module, "fit_history_prior", None)  # whoever calls it fails
+    untaught = replace(budget, taught=0.0)
+    train_bundle(toy_index(), toy_histories(), tmp_path / "untaught", settings=untaught, prior_weight=0.0)
+    with pytest.raises(TypeError):
+        train_bundle(toy_index(), toy_histories(), tmp_path / "none", settings=budget, prior_weight=0.0)
+
+
+@pytest.mark.parametrize(
+    ("budget", "events"),
+    [
+        ({"minutes": 0.5}, 10_000),
+        ({"minutes": 15.0}, 200_000),
+        ({"steps": 10, "batch_targets": 100}, 1_000),
+        ({"steps": 5_000}, 200_000),
+    ],
+)
+def test_a_small_budget_asks_the_prior_less(budget, events):
+    assert train_bundle_module._taught_events(TrainSettings(**budget)) == events
