@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -192,3 +193,12 @@ def test_a_missing_or_foreign_file_is_named(tmp_path: Path) -> None:
     (tmp_path / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(IndexFormatError, match=WEIGHTS_FILE):
         NativeModel.load(tmp_path, CODES)
+
+
+@pytest.mark.parametrize(
+    ("events", "room"),
+    [([], 50), ([0, 0], 50), ([3, 9], 50), ([0, 30, 30], 60), ([70] * 4, 140), ([165, 400], 200)],
+)
+def test_histories_are_read_as_far_back_as_the_data_are_long(events: list[int], room: int) -> None:
+    sized = NativeConfig.sized((4, 4), np.array(events, np.int64))
+    assert sized == replace(NativeConfig(code_sizes=(4, 4)), max_items=room)
