@@ -13,7 +13,7 @@ from genrec.evaluation.query_tuning import TunedBm25, TuningProgress, tune_bm25
 from genrec.history_prior import DIRECTORY
 from genrec.modes import QueryMode, codes_mode
 from genrec.recommender import Recommender
-from genrec.training.fit_prior import ChosenPrior, choose_prior, fit_history_prior
+from genrec.training.fit_prior import PRIOR_USERS, ChosenPrior, choose_prior, fit_history_prior
 from genrec.wishes import Wishes
 from index.build import training_part
 from index.errors import HistoryError, LeakageError, RequestError
@@ -22,8 +22,9 @@ from index.item_index import SEMANTIC_ID
 from index.leakage import leaked
 
 QUERY = "query"
-PRIOR_USERS = 2_500
-"""Cases that a prior is chosen on, at most: as many as in training."""
+SLOW_PRIOR_USERS = (
+    2_500  # cases that a prior is chosen on beside a language model, whose every one takes a second
+)
 
 
 def tune_bundle(
@@ -99,10 +100,9 @@ def tune_prior(
             f"train it with the task '{SEMANTIC_ID}'"
         )
     cases = _validation(bundle, histories)
-    if len(cases) > PRIOR_USERS:
-        cases = cases.take(
-            np.sort(np.random.default_rng(seed).choice(len(cases), PRIOR_USERS, replace=False))
-        )
+    most = PRIOR_USERS if bundle.family == "native" else SLOW_PRIOR_USERS
+    if len(cases) > most:
+        cases = cases.take(np.sort(np.random.default_rng(seed).choice(len(cases), most, replace=False)))
     tell = progress or (lambda stage, done, total: None)
     tell("counting which items follow each other", 0, 1)
     index = bundle.index

@@ -49,6 +49,8 @@ gives Recall@10 .1008 and NDCG@10 .0640, with .3 of text vectors .1175/.0749, wi
 of each .1275/.0784."""
 POWERS = (1.0, 2.0, 4.0)
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+PRIOR_USERS = 10_000
+"""Validation cases that a prior is chosen on, at most: hundreds of ways are compared, and of 2,500 luck would choose."""
 DEPTH = 10  # NDCG@10 decides
 
 

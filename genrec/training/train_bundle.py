@@ -23,7 +23,7 @@ from genrec.native_model import NativeConfig, NativeModel
 from genrec.recommender import Recommender
 from genrec.search import Normalize
 from genrec.tasks import TASKS, QueryDefaults, TaskDefaults, tasks_in_order
-from genrec.training.fit_prior import WEIGHTS, choose_prior, fit_history_prior
+from genrec.training.fit_prior import PRIOR_USERS, WEIGHTS, choose_prior, fit_history_prior
 from genrec.training.pretrain import Progress, TrainSettings, train_native
 from genrec.training.teacher import MOST_EVENTS, TEACHER_SETTINGS, teach
 from genrec.training.text_part import TEXT_BEAM, TextPart, text_part
@@ -146,7 +146,10 @@ def train_bundle(
         teacher=teacher,
     )
     chosen = _chosen(index, result.model, cases, text, tasks, say)
-    mixed = _with_prior(index, result.model, prior, cases, chosen.defaults[SEMANTIC_ID], prior_weight, tell)
+    many = None if cases is None else validation_sample(histories, holdout, settings.seed, PRIOR_USERS)
+    mixed = _with_prior(
+        index, result.model, prior, cases, many, chosen.defaults[SEMANTIC_ID], prior_weight, tell
+    )
     chosen.defaults[SEMANTIC_ID] = mixed.defaults
     parameters = sum(p.numel() for p in result.model.parameters())
     seconds = result.earlier + time.monotonic() - started
@@ -205,21 +208,25 @@ def _with_prior(
     model: NativeModel,
     prior: HistoryPrior | None,
     cases: Cases | None,
+    many: Cases | None,
     codes: TaskDefaults,
     weight: float | None,
     tell: Stage,
 ) -> _Mixed:
-    """How the prior is mixed in: its weight and settings are the best on validation, unless one is given."""
+    """How the prior is mixed in: weight and settings are the best on ``many`` validation cases, or the weight is given.
+
+    The figures are of ``cases``, as the model's own.
+    """
     if prior is None or weight == 0:
         return _Mixed(None, codes, {})
-    if cases is None or not len(cases):
+    if cases is None or many is None or not len(cases):
         return _Mixed(prior, replace(codes, prior_weight=USUAL_WEIGHT if weight is None else weight), {})
     decoder = NativeDecoder(model)
     weights = WEIGHTS if weight is None else (weight,)
     chosen = choose_prior(
         Recommender(index, decoder, codes),
         prior,
-        cases,
+        many,
         weights=weights,
         progress=lambda done, total: tell(CHOOSING, done, total),
     )
@@ -311,13 +318,15 @@ def checkpoint_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.checkpoint.safetensors")
 
 
-def validation_sample(histories: Histories, holdout: Holdout, seed: int) -> Cases:
-    """At most :data:`VALIDATION_USERS` of the events held out for validation, the same for a seed."""
+def validation_sample(
+    histories: Histories, holdout: Holdout, seed: int, users: int = VALIDATION_USERS
+) -> Cases:
+    """At most ``users`` of the events held out for validation, the same for a seed."""
     temporal = holdout == "temporal"
     cases = temporal_split(histories).validation if temporal else leave_one_out(histories, "validation")
-    if len(cases) <= VALIDATION_USERS:
+    if len(cases) <= users:
         return cases
-    chosen = np.random.default_rng(seed).choice(len(cases), VALIDATION_USERS, replace=False)
+    chosen = np.random.default_rng(seed).choice(len(cases), users, replace=False)
     return cases.take(np.sort(chosen))
 
 
