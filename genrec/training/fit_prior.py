@@ -50,7 +50,7 @@ of each .1275/.0784."""
 POWERS = (1.0, 2.0, 4.0)
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 PRIOR_USERS = 10_000
-"""Validation cases that a prior is chosen on, at most: hundreds of ways are compared, and of 2,500 luck would choose."""
+"""Validation cases that a prior is chosen on, at most: of hundreds of ways luck would choose one on 2,500."""
 DEPTH = 10  # NDCG@10 decides
 
 

@@ -213,7 +213,7 @@ def _with_prior(
     weight: float | None,
     tell: Stage,
 ) -> _Mixed:
-    """How the prior is mixed in: weight and settings are the best on ``many`` validation cases, or the weight is given.
+    """How the prior is mixed in: by the best weight and settings on ``many`` validation cases, or a weight given.
 
     The figures are of ``cases``, as the model's own.
     """
