@@ -80,8 +80,8 @@ class NativeConfig:
     def sized(cls, code_sizes: Sequence[int], events: IntArray) -> Self:
         """The default shape for users with int[U] training events: long histories are read further back.
 
-        Twice the mean of those who have any, from 50 (as published for Amazon's sparse data) to 200 (as for
-        MovieLens-1M: Kang and McAuley, ICDM 2018, section IV-A).
+        Twice the mean of those who have any (not tuned), from 50 to 200, which Kang and McAuley (ICDM 2018, section
+        IV) read of Amazon's sparse data and of MovieLens-1M.
         """
         mean = float(events[events > 0].mean()) if (events > 0).any() else 0.0
         return cls(tuple(code_sizes), max_items=int(np.clip(round(2 * mean), FEWEST_ITEMS, MOST_ITEMS)))

@@ -22,9 +22,7 @@ from index.item_index import SEMANTIC_ID
 from index.leakage import leaked
 
 QUERY = "query"
-SLOW_PRIOR_USERS = (
-    2_500  # cases that a prior is chosen on beside a language model, whose every one takes a second
-)
+SLOW_PRIOR_USERS = 2_500  # beside a language model, which answers more slowly
 
 
 def tune_bundle(
