@@ -114,6 +114,12 @@ class Cases:
             target=self.target[cases],
         )
 
+    def sample(self, most: int, seed: int) -> Cases:
+        """At most ``most`` cases, the same for a seed, in the order they stand in."""
+        if len(self) <= most:
+            return self
+        return self.take(np.sort(np.random.default_rng(seed).choice(len(self), most, replace=False)))
+
 
 @dataclass(frozen=True)
 class TemporalSplit:

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 
-import numpy as np
-
 from genrec.bundle import Bundle, DecoderName, changing_bundle
 from genrec.evaluation.protocol import figures, rank_cases
 from genrec.evaluation.query_tuning import TunedBm25, TuningProgress, tune_bm25
@@ -98,9 +96,7 @@ def tune_prior(
             f"train it with the task '{SEMANTIC_ID}'"
         )
     cases = _validation(bundle, histories)
-    most = PRIOR_USERS if bundle.family == "native" else SLOW_PRIOR_USERS
-    if len(cases) > most:
-        cases = cases.take(np.sort(np.random.default_rng(seed).choice(len(cases), most, replace=False)))
+    cases = cases.sample(PRIOR_USERS if bundle.family == "native" else SLOW_PRIOR_USERS, seed)
     tell = progress or (lambda stage, done, total: None)
     tell("counting which items follow each other", 0, 1)
     index = bundle.index

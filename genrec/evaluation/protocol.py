@@ -149,9 +149,7 @@ def held_out(
     cases, training = _cases_and_training(histories, split, part)
     if not len(cases):
         raise HistoryError(f"expected held-out events for split '{split}', got none; histories are too short")
-    if users is not None and users < len(cases):
-        cases = cases.take(np.sort(np.random.default_rng(seed).choice(len(cases), users, replace=False)))
-    return cases, training
+    return (cases if users is None else cases.sample(users, seed)), training
 
 
 def _table(

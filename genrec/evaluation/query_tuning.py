@@ -99,8 +99,7 @@ def tune_bm25(
     """
     if not len(cases) or not isinstance(mode.search, CatalogQuerySearch):
         raise RequestError("expected validation cases and a model that writes queries, got none")
-    if len(cases) > USERS:
-        cases = cases.take(np.sort(np.random.default_rng(seed).choice(len(cases), USERS, replace=False)))
+    cases = cases.sample(USERS, seed)
     tell = progress or (lambda stage, done, total: None)
     histories = [np.asarray(cases.history_of(case), np.int64) for case in range(len(cases))]
     queries = _written(mode, mode.search, histories, tell)

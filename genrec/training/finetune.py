@@ -237,10 +237,7 @@ def _first_defaults(spoken: SpeakingModel) -> dict[str, TaskDefaults]:
 def _cases(histories: Histories, index: ItemIndex, settings: FinetuneSettings) -> Cases:
     """Validation events, the same for a seed, no more than asked for."""
     cases = validation_sample(histories, index.settings["holdout"], settings.seed)
-    if len(cases) <= settings.validation_users:
-        return cases
-    chosen = np.random.default_rng(settings.seed).choice(len(cases), settings.validation_users, replace=False)
-    return cases.take(np.sort(chosen))
+    return cases.sample(settings.validation_users, settings.seed)
 
 
 def _measured(

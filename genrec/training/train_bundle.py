@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
-import numpy as np
-
 from genrec.bundle import save_bundle
 from genrec.decoders.native_decoder import NativeDecoder
 from genrec.evaluation.protocol import figures, rank_cases
@@ -324,10 +322,7 @@ def validation_sample(
     """At most ``users`` of the events held out for validation, the same for a seed."""
     temporal = holdout == "temporal"
     cases = temporal_split(histories).validation if temporal else leave_one_out(histories, "validation")
-    if len(cases) <= users:
-        return cases
-    chosen = np.random.default_rng(seed).choice(len(cases), users, replace=False)
-    return cases.take(np.sort(chosen))
+    return cases.sample(users, seed)
 
 
 def validation_figures(

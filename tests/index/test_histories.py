@@ -196,3 +196,12 @@ def test_time_may_fall_between_users_but_not_within(times: list[list[float]]) ->
     if any(user != sorted(user) for user in times):
         with pytest.raises(HistoryError, match="got a step back"):
             histories_of(events, times)
+
+
+def test_a_sample_is_the_same_for_a_seed_in_order_and_never_more() -> None:
+    cases = leave_one_out(histories_of([[0, 1, 2]] * 40), "test")
+    some, again, other = cases.sample(10, 1), cases.sample(10, 1), cases.sample(10, 2)
+    assert some.user.tolist() == again.user.tolist() == sorted(set(some.user.tolist()))
+    assert len(some) == 10
+    assert some.user.tolist() != other.user.tolist()
+    assert cases.sample(40, 1) is cases.sample(41, 1) is cases
