@@ -1,10 +1,13 @@
 """The small model we train from scratch: item positions in, codes out.
 
-A history item is one position: its vector is the sum of its code embeddings, plus a vector of its own where
-training saw it often enough. A causal body from a stock Hugging Face config turns the positions into hidden
-states, and a head emits the next item's codes level by level, each conditioned on the codes before it. Paths
-of codes that training saw often enough have a vector of their own there too (:mod:`genrec.own_paths`). A new
-item is read and spoken of as soon as it has codes.
+A history item is one position: its vector is the sum of its code embeddings and of the vectors that the beginnings
+of its path have of their own (:mod:`genrec.own_paths`). A causal body from a stock Hugging Face config turns the
+positions into hidden states, and a head emits the next item's codes level by level, each conditioned on the codes
+before it, against the same embeddings and own vectors: what an item is when it is read, it is when it is spoken of.
+A new item is read and spoken of as soon as it has codes.
+
+The body's positions are rotary (Su et al., 2021): how long ago an item was read matters, and not its place from the
+beginning. Against GPT-2's learned positions, 7,000 steps, MovieLens-1M: validation NDCG@10 .1893 for .1710.
 
 A model with a text vocabulary also writes: behind any position a *branch* of a task token, an item and words about it
 may follow, which sees the history up to there and itself (:mod:`genrec.text_branch`). The body is the same.
@@ -17,18 +20,18 @@ they survive a catalog that grows, shrinks or is reordered.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2Model
+from transformers import LlamaConfig, LlamaModel
 
+from genrec.dropout import Dropout, dropped_rows
 from genrec.edge_products import edge_products
 from genrec.native_config import CONFIG_FILE as CONFIG_FILE
-from genrec.native_config import PATH_CODES, RESIDUAL_CODES, item_tokens, residual_place
+from genrec.native_config import PATH_CODES, item_tokens
 from genrec.native_config import WEIGHTS_FILE as WEIGHTS_FILE
 from genrec.native_config import NativeConfig as NativeConfig
 from genrec.own_paths import OwnPaths, no_paths
@@ -36,11 +39,10 @@ from genrec.text_branch import TextEnds, Trunk
 from index.errors import IndexFormatError
 from index.types import Int32Array
 
-# Part of history positions that are read by codes alone while training, so that codes carry an item that has
-# no residual. Not tuned.
-RESIDUAL_DROPOUT = 0.2
-# The same of targets, so that codes alone speak of an item that has no path of its own.
-PATH_DROPOUT = 0.2
+OWN_DROPOUT = 0.2
+"""Part of positions, and of targets, that are read and spoken of without own vectors while training, so that codes
+carry an item that has none. Not tuned."""
+INNER_SIZE = 3  # width of the body's gated MLPs, in hidden sizes: as many weights as GPT-2's
 
 
 class NativeModel(nn.Module):
@@ -48,9 +50,8 @@ class NativeModel(nn.Module):
 
     item_tokens: Tensor
     level_offsets: Tensor
-    residual_codes: Tensor
-    residual_place: Tensor
     item_places: Tensor
+    item_own: Tensor
     path_first: Tensor
     path_code: Tensor
 
@@ -58,7 +59,6 @@ class NativeModel(nn.Module):
         self,
         config: NativeConfig,
         codes: Int32Array,
-        residual_codes: Int32Array | None = None,
         path_codes: Int32Array | None = None,
     ) -> None:
         """Build with random weights (torch's global generator).
@@ -66,8 +66,7 @@ class NativeModel(nn.Module):
         Args:
             config: the shape.
             codes: int32[N, L], the codes of every catalog row.
-            residual_codes: int32[M, L], distinct code paths of the items that get a vector of their own.
-            path_codes: int32[M, L], the paths that get one on the way out (:func:`genrec.own_paths.choose_paths`).
+            path_codes: int32[M, L], the paths that get a vector of their own (:func:`genrec.own_paths.choose_paths`).
 
         Raises:
             DecoderError: the codes do not have the shape or the range the config gives.
@@ -79,18 +78,14 @@ class NativeModel(nn.Module):
         offsets = torch.tensor(config.offsets, dtype=torch.int64)
         self.register_buffer("level_offsets", offsets, persistent=False)
         self.register_buffer("item_tokens", torch.from_numpy(item_tokens(config, codes)), persistent=False)
-        if residual_codes is None:
-            residual_codes = np.zeros((0, config.levels), np.int32)
-        self.register_buffer(RESIDUAL_CODES, torch.from_numpy(residual_codes.astype(np.int32)))
-        place = torch.from_numpy(residual_place(residual_codes, codes))
-        self.register_buffer("residual_place", place, persistent=False)
-        self.residual = nn.Embedding(
-            len(residual_codes) + 1, size, padding_idx=0
-        )  # row 0: no vector of its own
         path_codes = no_paths(config.levels) if path_codes is None else path_codes.astype(np.int32)
         self.paths = OwnPaths(path_codes, config.code_sizes)
         self.register_buffer(PATH_CODES, torch.from_numpy(path_codes))
-        self.register_buffer("item_places", torch.from_numpy(self.paths.places(codes)), persistent=False)
+        places = self.paths.places(codes)
+        self.register_buffer("item_places", torch.from_numpy(places), persistent=False)
+        self.register_buffer(
+            "item_own", torch.from_numpy(self.paths.own_rows(places[:, 1:])), persistent=False
+        )
         self.register_buffer("path_first", torch.from_numpy(self.paths.first), persistent=False)
         self.register_buffer("path_code", torch.from_numpy(self.paths.code), persistent=False)
         # Row p - roots is that of place p; first codes have none beside their embedding.
@@ -100,33 +95,32 @@ class NativeModel(nn.Module):
         self.code_embedding = nn.Embedding(config.offsets[-1], size)
         self.code_bias = nn.Parameter(torch.zeros(config.offsets[-1]))
         self.start = nn.Parameter(torch.zeros(size))
-        self.body = GPT2Model(
-            GPT2Config(
+        self.body = LlamaModel(
+            LlamaConfig(
                 vocab_size=1,  # positions come as vectors; the stock token table stays unused
                 bos_token_id=None,
                 eos_token_id=None,
-                n_positions=config.positions,
-                n_embd=size,
-                n_layer=config.layers,
-                n_head=config.heads,
-                resid_pdrop=config.dropout,
-                embd_pdrop=config.dropout,
-                attn_pdrop=config.dropout,
-                activation_function="gelu_pytorch_tanh",  # the same function as GPT-2's, in one kernel
-                initializer_range=size**-0.5,  # as wide as the layers: GPT-2's 0.02 is for widths near 1000
+                max_position_embeddings=config.positions,
+                hidden_size=size,
+                intermediate_size=INNER_SIZE * size,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.heads,
+                attention_dropout=config.dropout,
+                initializer_range=size**-0.5,  # as wide as the layers: the stock 0.02 is for widths near 1000
                 use_cache=False,
             )
         )
-        self.dropout = nn.Dropout(config.dropout)
+        for name, module in self.body.named_modules():
+            if name.endswith(("self_attn.o_proj", "mlp.down_proj")):  # the stock body drops attention alone
+                module.register_forward_hook(Dropout(config.dropout).behind)
+        self.dropout = Dropout(config.dropout)
         self.heads = nn.ModuleList(CodeHead(config, level) for level in range(config.levels))
         self.text = TextEnds(config) if config.text_size else None
         # An item's vector, the sum of four code embeddings, starts at unit length; positions start small
         # beside it.
         nn.init.normal_(self.code_embedding.weight, std=0.5 * size**-0.5)
-        nn.init.normal_(self.residual.weight[1:], std=0.02)
         nn.init.zeros_(self.path_vector.weight)
         nn.init.normal_(self.start, std=0.02)
-        nn.init.normal_(self.body.wpe.weight, std=0.02)
 
     @property
     def device(self) -> torch.device:
@@ -150,11 +144,9 @@ class NativeModel(nn.Module):
     def item_vectors(self, rows: Tensor) -> Tensor:
         """Vectors float[B, P, H] of items int64[B, P]. A row of -1 reads some item."""
         vectors = self.code_embedding(self.item_tokens[rows]).sum(2)
-        if len(self.residual_codes):
-            residual = self.residual(self.residual_place[rows])
-            if self.training:
-                residual = residual * (torch.rand(*rows.shape, 1) >= RESIDUAL_DROPOUT)
-            vectors = vectors + residual
+        if len(self.paths):
+            own = self.path_vector(self.item_own[rows]).sum(2)
+            vectors = vectors + (own * dropped_rows(own, OWN_DROPOUT) if self.training else own)
         return vectors  # type: ignore[no-any-return]
 
     def code_logits(self, query: Tensor, level: int, place: Tensor) -> Tensor:
@@ -205,10 +197,8 @@ class NativeModel(nn.Module):
                 )
         config = NativeConfig.from_dict(json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8")))
         weights = load_file(directory / WEIGHTS_FILE)
-        model = cls(config, codes, *(_numbers(weights, name) for name in (RESIDUAL_CODES, PATH_CODES)))
-        if PATH_CODES not in weights:  # of a bundle from before there were own paths: it has none
-            state = model.state_dict()
-            weights |= {name: state[name] for name in (PATH_CODES, "path_vector.weight", "path_bias")}
+        known = weights[PATH_CODES].numpy() if PATH_CODES in weights else None
+        model = cls(config, codes, known)
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
@@ -217,10 +207,6 @@ class NativeModel(nn.Module):
                 "train the bundle again"
             ) from error
         return model.eval()
-
-
-def _numbers(weights: Mapping[str, Tensor], name: str) -> Int32Array | None:
-    return weights[name].numpy() if name in weights else None
 
 
 class CodeHead(nn.Module):
@@ -233,7 +219,7 @@ class CodeHead(nn.Module):
         # Split from the above so that a decoder runs `from_hidden` once a request, not once a beam.
         self.from_prefix = nn.Linear(size, config.head_size, bias=False) if level else None
         self.out = nn.Linear(config.head_size, size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, hidden: Tensor, prefix: Tensor) -> Tensor:
         """Query float[T, H] from hidden float[T, H] and prefix sums float[T, H]."""

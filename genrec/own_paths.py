@@ -1,9 +1,9 @@
-"""Own paths: the beginnings of code paths that have a vector of their own when the model speaks.
+"""Own paths: the beginnings of code paths that have a vector of their own when the model reads and speaks.
 
 A code's embedding says the same behind every prefix, so a head has to work out from sums of embeddings that one
 pair of codes is popular and another is not. A path seen often enough in training gets a vector, which is added
-to the embedding of its last code: what is known of just these items, beside what codes share. A path without
-one, such as a new item's, is spoken of by its codes alone.
+to the embedding of its last code: what is known of just these items, beside what codes share. The same vectors are
+part of an item's when it is read. A path without one, such as a new item's, is read and spoken of by its codes alone.
 
 Paths are numbered by *places*, parents before children and children of one parent side by side::
 
@@ -89,6 +89,10 @@ class OwnPaths:
         for level in range(codes.shape[1]):
             at[:, level + 1] = self.step(at[:, level], codes[:, level] + self._offsets[level])
         return at
+
+    def own_rows(self, place: IntArray) -> Int64Array:
+        """The row of the table of vectors that stands for each place: 0, nobody's, for the root and first codes."""
+        return np.maximum(np.asarray(place, np.int64) - self.roots, 0)
 
     def children(self, place: Int64Array) -> tuple[Int64Array, Int64Array]:
         """All children of R places, flat: the row each belongs to, int64[T], and its place, int64[T]."""

@@ -85,8 +85,8 @@ def train(
         typer.Option(
             min=0.0,
             max=1.0,
-            help="Part of the training targets drawn from what that prior would have recommended, in place of what "
-            "really came; .5 where not given. 0 for none.",
+            help="Part of the first training targets drawn from what that prior would have recommended, in place of "
+            "what really came; .9 where not given. It falls to a tenth of itself. 0 for none.",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed run left off.")] = False,

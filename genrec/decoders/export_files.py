@@ -65,8 +65,6 @@ def write_native(model: NativeModel, directory: Path) -> BodyShape:
             "start": array(model.start),
             "code_embedding": array(model.code_embedding.weight),
             "code_bias": array(model.code_bias),
-            "residual": array(model.residual.weight),
-            "residual_codes": model.residual_codes.numpy(),
             "path_codes": model.paths.paths,
             "path_vector": array(model.path_vector.weight),
             "path_bias": array(model.path_bias),

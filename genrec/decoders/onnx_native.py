@@ -20,8 +20,8 @@ from genrec.decoders.code_states import CodeTable, KeptHistory, NativeState, his
 from genrec.decoders.key_values import common_length
 from genrec.decoders.onnx_session import BodySession, Session
 from genrec.decoders.path_vectors import PathVectors, query_and_place, with_places
-from genrec.native_config import PATH_CODES, NativeConfig, item_tokens, residual_place
-from genrec.own_paths import OwnPaths, no_paths
+from genrec.native_config import PATH_CODES, NativeConfig, item_tokens
+from genrec.own_paths import OwnPaths
 from index.artifact import load_array
 from index.errors import DecoderError
 from index.types import Float32Array, Int32Array, Int64Array, IntArray
@@ -71,10 +71,8 @@ class OnnxNativeDecoder:
         self._bias = matrix("code_bias")  # [V]
         self._own = _path_vectors(matrices, config)
         self._codes = CodeTable(config.code_sizes, matrix("code_embedding"), self._own.paths)  # [V, H]
-        self._residual = matrix("residual")  # [M + 1, H], the first row zero
         self._item_tokens = item_tokens(config, codes)  # [N, L]
-        residual_codes = np.asarray(load_array(matrices, "residual_codes"), np.int32)
-        self._residual_place = residual_place(residual_codes, codes)  # [N]
+        self._own_rows = self._own.of_items(codes)  # [N, L]
         self._from_hidden, self._hidden_bias = matrix("from_hidden"), matrix("hidden_bias")  # [H, L F], [L F]
         self._from_prefix = matrix("from_prefix")  # [L, H, F], zero at level 0
         self._out, self._out_bias = matrix("out"), matrix("out_bias")  # [L, F, H], [L, H]
@@ -208,16 +206,14 @@ class OnnxNativeDecoder:
         return np.concatenate([self.start[None], self.item_vectors(history)])
 
     def item_vectors(self, rows: Int64Array) -> Float32Array:
-        """float32[n, H] of items: the sum of their codes, and their own vector where they have one."""
+        """float32[n, H] of items: the sum of their codes, and of the vectors that their path has of its own."""
         vectors: Float32Array = self._codes.embedding[self._item_tokens[rows]].sum(1)
-        return vectors + self._residual[self._residual_place[rows]]
+        vectors += self._own.vector[self._own_rows[rows]].sum(1)
+        return vectors
 
 
 def _path_vectors(matrices: Path, config: NativeConfig) -> PathVectors:
-    """The own paths of an export; none where it is from before there were any."""
-    if not (matrices / f"{PATH_CODES}.npy").is_file():
-        nobodys = np.zeros((1, config.hidden_size), np.float32)
-        return PathVectors(OwnPaths(no_paths(config.levels), config.code_sizes), nobodys, nobodys[:, 0])
+    """The own paths of an export."""
     codes = np.asarray(load_array(matrices, PATH_CODES), np.int32)
     vector, bias = (
         np.asarray(load_array(matrices, name), np.float32) for name in ("path_vector", "path_bias")

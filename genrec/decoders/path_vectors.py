@@ -13,7 +13,7 @@ import numpy as np
 
 from genrec.decoders.base import Hidden
 from genrec.own_paths import OwnPaths
-from index.types import Float32Array, Int64Array, IntArray
+from index.types import Float32Array, Int32Array, Int64Array, IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +23,10 @@ class PathVectors:
     paths: OwnPaths
     vector: Float32Array  # [1 + M - roots, H]: row p - roots is that of place p; the first is nobody's
     bias: Float32Array  # [1 + M - roots]
+
+    def of_items(self, codes: Int32Array) -> Int64Array:
+        """int64[N, L]: the rows of ``vector`` that are part of each item's, by the codes int32[N, L] of a catalog."""
+        return self.paths.own_rows(self.paths.places(codes)[:, 1:])
 
     def add_to_edges(
         self, logits: Float32Array, query: Float32Array, place: Int64Array, row: IntArray, token: IntArray

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from genrec.native_model import PATH_DROPOUT, NativeModel
+from genrec.dropout import dropped_rows
+from genrec.native_model import OWN_DROPOUT, NativeModel
 from genrec.text_branch import Branches, Named, Trunk, branch_loss
 from genrec.training.siblings import Siblings
 
@@ -34,7 +35,7 @@ def sequence_loss(
     tokens = model.item_tokens[items]  # [T, L]
     places = model.item_places[items]  # [T, L + 1]
     if model.training and len(model.paths):
-        places = places * (torch.rand(len(places), 1) >= PATH_DROPOUT)
+        places = places * dropped_rows(places, OWN_DROPOUT)
     prefix = torch.zeros_like(hidden)
     total = hidden.new_zeros(())
     for level, head in enumerate(model.heads):

@@ -31,8 +31,7 @@ FORM = HistoryForm(start=(1, 2), max_items=8, block=4)
 
 
 def native_model(index: ItemIndex, seed: int = 0, text: BundleText | None = None) -> NativeModel:
-    """Random weights, large enough that every part moves the output; a third of the items have a residual, half of
-    the paths a vector of their own."""
+    """Random weights, large enough that every part moves the output; half of the paths have a vector of their own."""
     config = NativeConfig(
         code_sizes=index.level_sizes, hidden_size=16, layers=2, heads=2, max_items=6, head_size=24
     )
@@ -41,11 +40,11 @@ def native_model(index: ItemIndex, seed: int = 0, text: BundleText | None = None
         config = replace(config, text_size=text.vocabulary.words, max_text=facts.longest)
     torch.manual_seed(seed)
     paths = choose_paths(index.codes, np.arange(len(index.codes)) % 2, fewest=1, most=1000)
-    model = NativeModel(config, index.codes, np.unique(index.codes[::3], axis=0), paths)
+    model = NativeModel(config, index.codes, paths)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.4)
-        model.residual.weight[0] = 0.0
+        model.path_vector.weight[0], model.path_bias[0] = 0.0, 0.0
     return model.eval()
 
 

@@ -22,14 +22,14 @@ PATHS = np.array([[0, -1, -1], [2, -1, -1], [0, 1, -1], [2, 2, -1], [2, 2, 0], [
 def make_model(seed: int = 0) -> NativeModel:
     """Random weights, large enough that every part moves the output.
 
-    Rows 1 and 3 have a residual; the paths (0, 1), (2, 2, 0) and (2, 2, 1) have a vector of their own.
+    The paths (0, 1), (2, 2), (2, 2, 0) and (2, 2, 1) have a vector of their own.
     """
     torch.manual_seed(seed)
-    model = NativeModel(CONFIG, CODES, CODES[[3, 1]], PATHS)
+    model = NativeModel(CONFIG, CODES, PATHS)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.5)
-        model.residual.weight[0] = 0.0
+        model.path_vector.weight[0], model.path_bias[0] = 0.0, 0.0
     return model.eval()
 
 
@@ -79,19 +79,21 @@ def test_a_level_is_conditioned_on_the_codes_before_it_and_on_no_later_one() -> 
         torch.testing.assert_close(level[0], level[1])
 
 
-def test_an_items_vector_is_its_codes_sum_plus_its_residual() -> None:
+def test_an_items_vector_is_the_sum_of_its_codes_and_of_its_paths_own() -> None:
     model = make_model()
-    assert model.residual_place.tolist() == [0, 2, 0, 1, 0]
+    assert model.item_own.tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0], [0, 2, 4], [0, 2, 3]]
     vectors = model.item_vectors(torch.arange(5)[None])[0]
     by_codes = torch.stack([model.code_embedding.weight[tokens].sum(0) for tokens in model.item_tokens])
-    torch.testing.assert_close(vectors[[0, 2, 4]], by_codes[[0, 2, 4]])
-    torch.testing.assert_close(vectors[[3, 1]], by_codes[[3, 1]] + model.residual.weight[1:])
+    own = model.path_vector.weight
+    torch.testing.assert_close(vectors[[0, 2]], by_codes[[0, 2]])
+    expected = by_codes[[1, 3, 4]] + torch.stack([own[1], own[2] + own[4], own[2] + own[3]])
+    torch.testing.assert_close(vectors[[1, 3, 4]], expected)
 
 
 def test_own_paths_add_their_vectors_to_their_last_codes_and_to_no_others() -> None:
     model = make_model()
     hidden = model.encode(torch.tensor([[0, 2]]))[:, -1]
-    plain = NativeModel(CONFIG, CODES, CODES[[3, 1]])
+    plain = NativeModel(CONFIG, CODES)
     plain.load_state_dict({**plain.state_dict(), **_without_paths(model)})
     for row, own in ((1, {1: 1}), (3, {1: 2}), (4, {1: 2}), (2, {})):  # level -> row of the vectors, by eye
         tokens = model.item_tokens[[row]]
@@ -113,19 +115,34 @@ def _without_paths(model: NativeModel) -> dict[str, torch.Tensor]:
     return {name: value for name, value in model.state_dict().items() if not name.startswith("path_")}
 
 
-def test_weights_from_before_there_were_own_paths_load_without_any(tmp_path: Path) -> None:
+def test_a_model_from_before_positions_were_rotary_is_refused(tmp_path: Path) -> None:
+    """Its config had residuals; weights that do not fit a config are refused whatever it says."""
     model = make_model()
     model.save(tmp_path)
-    save_file(_without_paths(model), tmp_path / WEIGHTS_FILE)
-    loaded = NativeModel.load(tmp_path, CODES)
-    assert len(loaded.paths) == 0
-    rows = torch.tensor([[0, 1, 2]])
-    assert torch.equal(loaded.encode(rows), model.encode(rows))
+    with pytest.raises(IndexFormatError, match="train the bundle again"):
+        save_file(_without_paths(model), tmp_path / WEIGHTS_FILE)
+        NativeModel.load(tmp_path, CODES)
+    config = tmp_path / CONFIG_FILE
+    config.write_text(json.dumps({**CONFIG.to_dict(), "residual_items": 20_000}), encoding="utf-8")
+    with pytest.raises(IndexFormatError, match=r"unknown keys \['residual_items'\]"):
+        NativeModel.load(tmp_path, CODES)
+
+
+def test_what_a_body_says_depends_on_how_long_ago_and_not_on_the_place() -> None:
+    model = make_model()
+    with torch.no_grad():
+        vectors = model.item_vectors(torch.tensor([[0, 1, 2]]))
+        early, late, apart = (
+            model.body(inputs_embeds=vectors, position_ids=torch.tensor([places])).last_hidden_state
+            for places in ([0, 1, 2], [3, 4, 5], [0, 3, 5])
+        )
+    torch.testing.assert_close(early, late)
+    assert (early - apart).abs().max() > 1e-3
 
 
 def test_the_weights_do_not_depend_on_the_catalogs_rows() -> None:
     model = make_model()
-    larger = NativeModel(CONFIG, np.concatenate([CODES, CODES[::-1]]), CODES[[3, 1]], PATHS)
+    larger = NativeModel(CONFIG, np.concatenate([CODES, CODES[::-1]]), PATHS)
     larger.load_state_dict(model.state_dict())
     rows = torch.tensor([[0, 4]])
     torch.testing.assert_close(larger.eval().encode(rows + 5), model.encode(4 - rows))
@@ -163,7 +180,7 @@ def test_a_config_without_code_sizes_raises() -> None:
         ({"code_sizes": (3, 0)}, "code_sizes >= 1"),
         ({"heads": 3}, "divisible by heads, got 8 by 3"),
         ({"dropout": 1.0}, "dropout < 1, got 1.0"),
-        ({"residual_items": -1}, "residual_items >= 0, got -1"),
+        ({"own_paths": -1}, "own_paths >= 0, got -1"),
     ],
 )
 def test_a_config_that_makes_no_model_raises(change: dict[str, object], message: str) -> None:
@@ -196,9 +213,19 @@ def test_a_missing_or_foreign_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("events", "room"),
-    [([], 50), ([0, 0], 50), ([3, 9], 50), ([0, 30, 30], 60), ([70] * 4, 140), ([165, 400], 200)],
+    ("events", "room", "dropout"),
+    [
+        ([], 50, 0.2),
+        ([0, 0], 50, 0.2),
+        ([3, 9], 50, 0.2),
+        ([0, 30, 30], 60, 0.2),
+        ([49] * 3, 98, 0.2),
+        ([70] * 4, 140, 0.1),
+        ([165, 400], 200, 0.1),
+    ],
 )
-def test_histories_are_read_as_far_back_as_the_data_are_long(events: list[int], room: int) -> None:
+def test_dense_histories_are_read_further_back_and_dropped_out_less(
+    events: list[int], room: int, dropout: float
+) -> None:
     sized = NativeConfig.sized((4, 4), np.array(events, np.int64))
-    assert sized == replace(NativeConfig(code_sizes=(4, 4)), max_items=room)
+    assert sized == replace(NativeConfig(code_sizes=(4, 4)), max_items=room, dropout=dropout)

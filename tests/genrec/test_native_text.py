@@ -42,7 +42,7 @@ def text_model(config: NativeConfig = TEXT) -> NativeModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         paths = choose_paths(CODES, np.arange(len(CODES)) % 2, fewest=1, most=1000)
-        model = NativeModel(config, CODES, CODES[:2], paths).eval()
+        model = NativeModel(config, CODES, paths).eval()
         for parameter in model.parameters():  # biases and positions that start at zero would hide mistakes
             torch.nn.init.normal_(parameter, std=0.3)
         return model

@@ -16,7 +16,7 @@ from genrec.decoders.exported import FLOAT32, MATRICES
 from genrec.decoders.native_decoder import NativeDecoder
 from genrec.decoders.onnx_native import OnnxNativeDecoder
 from genrec.search import SearchRequest, search
-from index.errors import DecoderError
+from index.errors import DecoderError, IndexFormatError
 from index.item_filter import Allowed
 from index.trie import build_trie
 from index.types import Int64Array
@@ -116,18 +116,11 @@ def test_a_kept_history_serves_while_it_begins_alike(onnx: OnnxNativeDecoder) ->
         onnx.prefill([items(1)], TORCH.prefill([items(1)]).states)
 
 
-def test_an_export_from_before_there_were_own_paths_opens_without_any(tmp_path: Path) -> None:
+def test_an_export_from_before_items_were_read_by_own_paths_is_refused(tmp_path: Path) -> None:
     shape = write_native(MODEL, tmp_path)
-    for name in ("path_codes", "path_vector", "path_bias"):
-        (tmp_path / MATRICES / f"{name}.npy").unlink()
-    old = OnnxNativeDecoder(tmp_path / FLOAT32, tmp_path / MATRICES, CONFIG, shape, CODES)
-    prefilled = old.prefill([items(1)])
-    hidden = old.extend(prefilled.states, as_int([0, 0]), as_int([2, 2]), as_int([-1, -1]))
-    row, token = as_int([0, 1]), as_int([3 + 2, 3 + 1])
-    query = hidden[:, :-1]
-    expected = np.einsum("eh,eh->e", query, MODEL.code_embedding.weight.detach().numpy()[token])
-    expected += MODEL.code_bias.detach().numpy()[token]
-    np.testing.assert_allclose(old.edge_logits(hidden, row, token), expected, atol=1e-5)
+    (tmp_path / MATRICES / "path_codes.npy").unlink()
+    with pytest.raises(IndexFormatError, match="path_codes"):
+        OnnxNativeDecoder(tmp_path / FLOAT32, tmp_path / MATRICES, CONFIG, shape, CODES)
 
 
 def test_keys_are_the_rows_read(onnx: OnnxNativeDecoder) -> None:

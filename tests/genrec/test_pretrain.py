@@ -180,21 +180,6 @@ def test_a_determined_next_item_is_learned() -> None:
             assert predicted == CODES[(last + 1) % 6].tolist()
 
 
-def test_the_items_seen_most_get_a_residual_that_training_moves() -> None:
-    """Counts 1, 5, 3, 4, 0, 2 over the six items: three have events enough, two fit."""
-    items = np.repeat(np.arange(6), [1, 5, 3, 4, 0, 2])
-    config = replace(CONFIG, residual_items=2)
-    fast = replace(SETTINGS, learning_rate=0.03)  # residuals start at 0.02
-    model = train_native(config, CODES, np.array([0, 15]), items, settings=fast).model
-    assert model.residual_codes.tolist() == CODES[[1, 3]].tolist()
-    assert model.residual.weight[0].tolist() == [0.0] * CONFIG.hidden_size
-    assert model.residual.weight[1:].abs().max() > 0.1
-    plain = train_native(
-        replace(config, residual_items=0), CODES, np.array([0, 15]), items, settings=SETTINGS
-    )
-    assert plain.model.residual_codes.shape == (0, 2)
-
-
 def test_paths_seen_often_get_a_vector_that_training_moves() -> None:
     """Counts 1, 5, 3, 4, 0, 2 over the six items: the last two are no path seen three times."""
     items = np.repeat(np.arange(6), [1, 5, 3, 4, 0, 2])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from genrec.evaluation.cooccurrence import Cooccurrence
 from genrec.history_prior import HistoryPrior, NeighbourLists, PriorSettings
 from genrec.native_model import NativeConfig, NativeModel
+from genrec.training import pretrain
 from genrec.training.fit_prior import _best_of_rows
 from genrec.training.pretrain import TrainSettings, train_native
 from genrec.training.teacher import CHOICES, Teacher, teach
@@ -171,13 +172,27 @@ def said_after(model: NativeModel, last: int) -> int:
     return int(torch.cat(picked, 1).sum(1).argmax())
 
 
-def test_a_model_says_what_it_is_taught_behind_what_it_read() -> None:
+def test_a_model_says_what_it_is_taught_behind_what_it_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrain, "TAUGHT_LAST", 1.0)  # taught to the end, and by no event
     taught, plain, off = trained(3), trained(None), trained(3, replace(TRAINING, taught=0.0))
     assert [said_after(taught, item) for item in range(6)] == [(item + 3) % 6 for item in range(6)]
     assert [said_after(plain, item) for item in range(6)] == [(item + 1) % 6 for item in range(6)]
     assert all(
         torch.equal(one, other) for one, other in zip(plain.parameters(), off.parameters(), strict=True)
     ), "a part of 0 is no teacher"
+
+
+def test_the_part_that_is_taught_falls_to_a_tenth(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts: list[float] = []
+    targets = Teacher.targets
+
+    def watched(self: Teacher, events: np.ndarray, items: np.ndarray, part: float, rng: object) -> np.ndarray:
+        parts.append(part)
+        return targets(self, events, items, part, rng)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Teacher, "targets", watched)
+    trained(3, replace(TRAINING, steps=10, taught=0.9))
+    assert parts == pytest.approx([0.9 - 0.081 * step for step in range(10)])
 
 
 def test_a_taught_run_resumes_to_the_same_weights_and_to_its_own_teacher(tmp_path: Path) -> None:
