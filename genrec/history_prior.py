@@ -27,7 +27,7 @@ from genrec.item_words import ItemWords
 from index.artifact import load_array
 from index.errors import IndexFormatError
 from index.trie import TokenTrie, ragged_positions
-from index.types import Float32Array, Float64Array, Int32Array, Int64Array, IntArray
+from index.types import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, IntArray
 
 FOLLOWERS = (
     100  # per item; half as many cost Amazon Beauty 1 % of validation NDCG@10, twice as many give nothing
@@ -56,6 +56,10 @@ class PriorSettings:
     """Makes shares of scores: a higher one trusts the best more."""
     word_weight: float = 0.1
     """Of the cosine of words against the rates."""
+    unseen_boost: float = 2.0
+    """What texts and words say is multiplied by this for an item that nothing is known to follow, such as a new one.
+    It has texts alone to speak for it, where others have rates as well, and would hardly ever be shown; and what is
+    never shown is never learned of."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PriorSettings:
@@ -65,19 +69,20 @@ class PriorSettings:
             IndexFormatError: an unknown key, or a value that is not finite or out of range.
         """
         try:
-            # A bundle from before there were words says nothing of them and was chosen without.
-            settings = cls(**{name: float(value) for name, value in {"word_weight": 0.0, **values}.items()})
+            # A bundle from before there were words, or a boost, says nothing of them and was chosen without.
+            before = {"word_weight": 0.0, "unseen_boost": 1.0}
+            settings = cls(**{name: float(value) for name, value in {**before, **values}.items()})
         except (TypeError, ValueError) as error:
             names = sorted(cls.__dataclass_fields__)
             raise IndexFormatError(
                 f"expected prior settings {names} as numbers, got {dict(values)}"
             ) from error
-        weights = min(settings.text_weight, settings.word_weight)
+        weights = min(settings.text_weight, settings.word_weight, settings.unseen_boost)
         are_numbers = all(map(math.isfinite, astuple(settings)))  # JSON as Python reads it has inf and nan
         if not (are_numbers and 0 <= settings.recency <= 1 and weights >= 0 and settings.power > 0):
             raise IndexFormatError(
-                "expected 0 <= recency <= 1, text_weight and word_weight >= 0 and power > 0, all finite, got "
-                f"{dict(values)}; train again"
+                "expected 0 <= recency <= 1, text_weight, word_weight and unseen_boost >= 0 and power > 0, all "
+                f"finite, got {dict(values)}; train again"
             )
         return settings
 
@@ -187,8 +192,10 @@ class HistoryPrior:
 
     def shares_of(self, evidence: Evidence) -> ItemShares:
         """A distribution over the items that speak for themselves best."""
-        score = evidence.rates + self.settings.text_weight * evidence.cosines
-        score += self.settings.word_weight * evidence.word_cosines
+        said = (
+            self.settings.text_weight * evidence.cosines + self.settings.word_weight * evidence.word_cosines
+        )
+        score = evidence.rates + said * np.where(self.unseen(evidence.rows), self.settings.unseen_boost, 1.0)
         may = np.flatnonzero(score > 0)
         if not len(may):
             return _NOTHING
@@ -197,6 +204,12 @@ class HistoryPrior:
         share = (score[may] / score[may].max()) ** self.settings.power
         kept = share > 0  # a high power leaves nothing of a small score
         return ItemShares(evidence.rows[may[kept]], share[kept] / share[kept].sum())
+
+    def unseen(self, rows: IntArray) -> BoolArray:
+        """bool[n]: whether nothing is known to follow each of the catalog rows int[n]."""
+        offsets = self.lists.follow_offsets
+        nothing: BoolArray = offsets[rows] == offsets[np.asarray(rows) + 1]
+        return nothing
 
     def reason(self, history: IntArray, row: int) -> int | None:
         """The event of a history (its catalog row) that says most for an item; None where none says anything."""
@@ -208,7 +221,7 @@ class HistoryPrior:
         if self.words is not None:
             profile = self.words.profile(np.array([row]), np.ones(1, np.float32))
             said += self.settings.word_weight * self.words.products(profile, last)
-        said /= weight.sum()
+        said *= (self.settings.unseen_boost if self.unseen(np.array([row]))[0] else 1.0) / weight.sum()
         for place, item in enumerate(last.tolist()):
             own = slice(*self.lists.follow_offsets[item : item + 2].tolist())
             said[place] += self.lists.follow_rates[own][self.lists.follow_rows[own] == row].sum()

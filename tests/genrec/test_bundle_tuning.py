@@ -138,5 +138,5 @@ def test_the_command_makes_a_prior(tmp_path, index, histories) -> None:
     said = genrec("tune", path, "--interactions", tmp_path / "histories.txt", "--prior", "--json", "-q")
     found = json.loads(said.stdout)
     assert 0 < found["weight"] < 1
-    assert set(found["settings"]) == {"recency", "text_weight", "power", "word_weight"}
+    assert set(found["settings"]) == {"recency", "text_weight", "power", "word_weight", "unseen_boost"}
     assert load_bundle(path).tasks["semantic_id"].prior_weight == found["weight"]

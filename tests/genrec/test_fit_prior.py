@@ -178,16 +178,8 @@ def test_no_held_out_event_is_counted():
     assert not np.array_equal(one.lists.follow_rates, leaking.lists.follow_rates)
 
 
-def test_the_choice_is_the_best_of_all_by_exhaustive_scoring():
-    weights = (0.0, 0.3, 0.8)
-    index, histories = toy_index(), toy_histories()
-    recommender = Recommender(index, FakeDecoder(sum(index.level_sizes)))
-    prior = fit_history_prior(index, training_part(histories, "last-two"))
-    cases = leave_one_out(histories, "validation").take(np.arange(40))
-    # What really came next every way finds first of all: of targets at random one way finds the most.
-    cases = replace(cases, target=np.random.default_rng(0).integers(0, ITEMS, 40).astype(np.int32))
-    chosen = choose_prior(recommender, prior, cases, weights=weights)
-
+def exhaustive(recommender, prior, cases):
+    """NDCG@10 of settings and a weight, by scoring every item."""
     rows = [cases.history_of(case) for case in range(len(cases))]
     found = recommender.search_rows(rows, Wishes(k=ITEMS, beam=ITEMS, exclude_seen=False))
 
@@ -203,8 +195,22 @@ def test_the_choice_is_the_best_of_all_by_exhaustive_scoring():
             gains.append(1 / np.log2(rank + 1) if rank <= 10 else 0.0)
         return float(np.mean(gains))
 
+    return ndcg
+
+
+def test_the_choice_is_the_best_of_all_by_exhaustive_scoring():
+    weights = (0.0, 0.3, 0.8)
+    index, histories = toy_index(), toy_histories()
+    recommender = Recommender(index, FakeDecoder(sum(index.level_sizes)))
+    prior = fit_history_prior(index, training_part(histories, "last-two"))
+    cases = leave_one_out(histories, "validation").take(np.arange(40))
+    # What really came next every way finds first of all: of targets at random one way finds the most.
+    cases = replace(cases, target=np.random.default_rng(0).integers(0, ITEMS, 40).astype(np.int32))
+    chosen = choose_prior(recommender, prior, cases, weights=weights)
+
+    ndcg = exhaustive(recommender, prior, cases)
     best = max(
-        ndcg(PriorSettings(recency, text_weight, power, word_weight), weight)
+        ndcg(PriorSettings(recency, text_weight, power, word_weight, 1.0), weight)
         for recency in fit_prior.RECENCIES
         for text_weight, word_weight in fit_prior.TEXT_WEIGHTS
         for power in fit_prior.POWERS
@@ -213,6 +219,43 @@ def test_the_choice_is_the_best_of_all_by_exhaustive_scoring():
     assert chosen.ndcg == pytest.approx(best, abs=1e-6)
     # What is kept is the way, not its figure: asked again, it is worth as much as the best.
     assert ndcg(chosen.settings, chosen.weight) == pytest.approx(best, abs=1e-6)
+    assert chosen.settings.unseen_boost == PriorSettings().unseen_boost, (
+        "no case has an unseen item to measure with"
+    )
+
+
+@pytest.mark.parametrize("may_cost", [0.0, 0.02, 1.0])
+def test_unseen_items_are_boosted_as_far_as_it_may_cost(may_cost, monkeypatch):
+    monkeypatch.setattr(fit_prior, "NEW_ITEMS_MAY_COST", may_cost)
+    index, histories = toy_index(), toy_histories()
+    recommender = Recommender(index, FakeDecoder(sum(index.level_sizes)))
+    prior = fit_history_prior(index, training_part(histories, "last-two"))
+    offsets, unseen = prior.lists.follow_offsets, range(0, ITEMS, 3)
+    kept = np.ones(len(prior.lists.follow_rows), bool)
+    for row in unseen:  # nothing follows them and they follow nothing
+        kept[offsets[row] : offsets[row + 1]] = False
+    kept &= ~np.isin(prior.lists.follow_rows, unseen)
+    owner = np.repeat(np.arange(ITEMS), np.diff(offsets))[kept]
+    lists = replace(
+        prior.lists,
+        follow_offsets=np.searchsorted(owner, np.arange(ITEMS + 1)),
+        follow_rows=prior.lists.follow_rows[kept],
+        follow_rates=prior.lists.follow_rates[kept],
+    )
+    prior = replace(prior, lists=lists)
+    cases = leave_one_out(histories, "validation").take(np.arange(40))
+    chosen = choose_prior(recommender, prior, cases)
+    ndcg = exhaustive(recommender, prior, cases)
+    of_boost = {
+        boost: ndcg(replace(chosen.settings, unseen_boost=boost), chosen.weight)
+        for boost in (1.0, *fit_prior.BOOSTS)
+    }
+    assert len({round(one, 6) for one in of_boost.values()}) > 1, (
+        "boosts must matter for this to test anything"
+    )
+    least = (1 - may_cost) * of_boost[1.0] - 1e-9
+    assert chosen.settings.unseen_boost == max(boost for boost, one in of_boost.items() if one >= least)
+    assert chosen.ndcg == pytest.approx(of_boost[chosen.settings.unseen_boost], abs=1e-6)
 
 
 def test_the_model_alone_is_kept_where_it_is_better():

@@ -48,7 +48,7 @@ def dense(shares, items: int = ITEMS) -> np.ndarray:
 
 
 def test_by_eye():
-    prior = HistoryPrior(LISTS, TEXT, PriorSettings(0.5, text_weight=0.5, power=1.0))
+    prior = HistoryPrior(LISTS, TEXT, PriorSettings(0.5, text_weight=0.5, power=1.0, unseen_boost=1.0))
     after_0, after_both, nothing = prior.shares([np.array([0]), np.array([1, 0]), np.array([], np.int64)])
     # After 0: item 1 has .5 and a cosine of 0; item 2 has .1 and half of .6.
     np.testing.assert_allclose(dense(after_0, 3), np.array([0, 0.5, 0.4]) / 0.9, atol=1e-6)
@@ -60,7 +60,7 @@ def test_by_eye():
 
 def test_power_trusts_the_best_more_and_recency_the_newest():
     asked = [np.array([0])]
-    sharp = HistoryPrior(LISTS, TEXT, PriorSettings(0.5, 0.5, 2.0)).shares(asked)[0]
+    sharp = HistoryPrior(LISTS, TEXT, PriorSettings(0.5, 0.5, 2.0, unseen_boost=1.0)).shares(asked)[0]
     np.testing.assert_allclose(dense(sharp, 3)[1], 0.25 / (0.25 + 0.16), rtol=1e-5)
     evidence = HistoryPrior(LISTS, TEXT, PriorSettings(0.5)).evidence([np.array([0, 0])])[0]
     np.testing.assert_allclose(evidence.rates[evidence.rows == 1], 0.5 + 0.25, rtol=1e-6)
@@ -71,7 +71,7 @@ def test_words_say_what_text_vectors_do_not():
     words = ItemWords(
         np.array([0, 1, 2, 4]), np.array([0, 1, 0, 1], np.int32), np.array([1, 1, 0.6, 0.8], np.float32)
     )
-    settings = PriorSettings(0.5, text_weight=0.0, power=1.0, word_weight=0.5)
+    settings = PriorSettings(0.5, text_weight=0.0, power=1.0, word_weight=0.5, unseen_boost=1.0)
     prior = HistoryPrior(LISTS, TEXT, settings, words)
     after_0, after_both = prior.evidence([np.array([0]), np.array([1, 0])])
     assert dict(zip(after_0.rows.tolist(), after_0.word_cosines.tolist(), strict=True)) == {
@@ -89,6 +89,19 @@ def test_words_say_what_text_vectors_do_not():
         nothing = ItemWords(np.zeros(items + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
         with pytest.raises(IndexFormatError, match=f"words of the 3 items of the index, got {items}"):
             replace(prior, words=nothing)
+
+
+def test_what_nothing_is_known_to_follow_speaks_louder_by_its_text():
+    """Item 2 leads nowhere yet: half of its cosine of .6 counts three times, item 1's own text not more than once."""
+    settings = PriorSettings(0.5, text_weight=0.5, power=1.0, unseen_boost=3.0)
+    prior = HistoryPrior(LISTS, TEXT, settings)
+    assert prior.unseen(np.array([0, 1, 2])).tolist() == [False, False, True]
+    (after_0,) = prior.shares([np.array([0])])
+    np.testing.assert_allclose(dense(after_0, 3), np.array([0, 0.5, 0.1 + 0.9]) / 1.5, atol=1e-6)
+    assert (
+        prior.reason(np.array([1, 0]), 2) == 0
+    )  # .1 + 3 · .5 · .6 / 1.5 is more than half of .4 + 3 · .5 · .8 / 1.5
+    assert replace(prior, settings=replace(settings, unseen_boost=0.1)).reason(np.array([1, 0]), 2) == 1
 
 
 def test_the_reason_is_the_event_that_says_most():
@@ -178,16 +191,18 @@ def test_it_comes_back_from_files(tmp_path):
         "word_weight",
     ):  # json reads Infinity and NaN, and scores would be none
         for value in (float("inf"), float("nan")):
-            with pytest.raises(IndexFormatError, match="all finite, got"):
+            with pytest.raises(IndexFormatError, match="finite, got"):
                 load_history_prior(tmp_path, {name: value}, index.vectors.text)
     np.save(tmp_path / DIRECTORY / "word_numbers.npy", np.zeros(3, np.int32))
     with pytest.raises(IndexFormatError, match="weights of words"):
         load_history_prior(tmp_path, prior.manifest(), index.vectors.text)
     for file in (tmp_path / DIRECTORY).glob("word_*"):  # a bundle from before there were words
         file.unlink()
-    of_before = {name: value for name, value in prior.manifest().items() if name != "word_weight"}
+    of_before = {
+        name: value for name, value in prior.manifest().items() if name not in ("word_weight", "unseen_boost")
+    }
     before = load_history_prior(tmp_path, of_before, index.vectors.text)
-    assert (before.words, before.settings.word_weight) == (None, 0.0)
+    assert (before.words, before.settings.word_weight, before.settings.unseen_boost) == (None, 0.0, 1.0)
     without = replace(prior, settings=replace(prior.settings, word_weight=0.0))
     assert dense(before.shares(history)[0]).tolist() == dense(without.shares(history)[0]).tolist()
     np.save(Path(tmp_path / DIRECTORY / "follow_rows.npy"), np.zeros(3, np.int32))
