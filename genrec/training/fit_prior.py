@@ -54,8 +54,8 @@ PRIOR_USERS = 10_000
 BOOSTS = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 NEW_ITEMS_MAY_COST = 0.005
 """Of NDCG@10 on validation: the largest of :data:`BOOSTS` that costs no more is taken. Of the validation targets that
-no training event names, on Amazon Beauty (51; BM25 finds 5 of them) 1 is found without a boost, 7 with 1.5 for .14 % and
-8 with 2 for .54 %; on Games (36; BM25 finds none) none, 2 with 4 for .3 % and 4 with 6 for .7 %."""
+no training event names, on Amazon Beauty (51; BM25 finds 5 of them) 1 is found without a boost, 7 with 1.5 for .14 %
+and 8 with 2 for .54 %; on Games (36; BM25 finds none) none, 2 with 4 for .3 % and 4 with 6 for .7 %."""
 DEPTH = 10  # NDCG@10 decides
 
 
