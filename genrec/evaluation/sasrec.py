@@ -44,7 +44,7 @@ class SasrecShape:
     """The model. :meth:`of` sizes it by the data, as the paper does.
 
     Wider than its 50, because that is better: best NDCG@10 on validation within 8,000 steps at a learning rate of
-    1e-3, by width 64 and 128, Amazon Games .0744, .0787; Beauty .0723, .0714, and .0734 in 2,500 steps of 128 at 3e-3.
+    1e-3, by width 64 and 128, Games .0744, .0787; Beauty .0723, .0714, and .0734 in 2,500 steps of 128 at 3e-3.
     """
 
     hidden_size: int = 128
