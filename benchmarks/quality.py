@@ -47,17 +47,20 @@ LAST_LINE = (
 )
 
 
-def jobs(systems: list[str], seeds: int) -> list[tuple[str, int]]:
+def jobs(systems: list[str], seeds: int, peer_seeds: int) -> list[tuple[str, int]]:
     """What is run, in order: every seed's index first, what needs no training next. Free systems have no seed."""
+    count = {GENREC: seeds, SASREC: peer_seeds, TIGER: peer_seeds}
     order: list[tuple[str, int]] = [(INDEX, seed) for seed in range(seeds)]
     order += [(system, 0) for system in systems if system in FREE]
-    return order + [(system, seed) for system in systems if system in TRAINED for seed in range(seeds)]
+    return order + [
+        (system, seed) for system in systems if system in TRAINED for seed in range(count[system])
+    ]
 
 
-def run(asked: Asked, systems: list[str], seeds: int, *, quiet: bool) -> None:
+def run(asked: Asked, systems: list[str], seeds: int, peer_seeds: int, *, quiet: bool) -> None:
     """Run what is not there yet, one process after another; ends the program where one fails."""
     fingerprint = open_data_set(DATA_SETS[asked.dataset], asked.data).fingerprint
-    every = jobs(systems, seeds)
+    every = jobs(systems, seeds, peer_seeds)
     began = time.monotonic()
     for number, (system, seed) in enumerate(every, 1):
         head = f"[{time.monotonic() - began:7.0f} s] {number} of {len(every)}: {system}, seed {seed}"
@@ -143,6 +146,7 @@ def main() -> None:
         "--data", type=Path, default=Path("../shared/data"), help="directory with a folder a data set"
     )
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--peer-seeds", type=int, help="of SASRec and TIGER; as --seeds where not given")
     parser.add_argument(
         "--minutes", type=float, default=27.0, help="of optimisation, of each trained system, a seed"
     )
@@ -163,9 +167,11 @@ def main() -> None:
     given = parser.parse_args()
     systems = given.systems.split(",") if given.systems else list(SYSTEMS)
     unknown = [name for name in systems if name not in SYSTEMS]
-    if unknown or given.seeds < 1:
+    peer_seeds = given.seeds if given.peer_seeds is None else given.peer_seeds
+    if unknown or not 1 <= peer_seeds <= given.seeds:
         parser.error(
-            f"expected systems of {', '.join(SYSTEMS)} and a seed or more, got {unknown or given.seeds}"
+            f"expected systems of {', '.join(SYSTEMS)}, a seed or more and no more of peers, got "
+            f"{unknown or (given.seeds, peer_seeds)}"
         )
     budget = f"{given.steps}steps" if given.steps else f"{given.minutes:g}min"
     cases = f"-{given.users}users" if given.users else ""
@@ -186,7 +192,7 @@ def main() -> None:
     )
     place = given.out / given.dataset
     check_report_place(place)
-    run(asked, systems, given.seeds, quiet=given.quiet)
+    run(asked, systems, given.seeds, peer_seeds, quiet=given.quiet)
     report = collect(asked, systems, given.seeds)
     text = markdown(report)
     write_report(place, {REPORT: last_line(report) + "\n", MARKDOWN: text, "quality.svg": plot(report)})

@@ -322,6 +322,18 @@ def test_seeds_become_a_mean_with_a_spread(run: Ran, data: Path) -> None:
     assert files_of(asked, "genrec", 1)[0].is_file()
 
 
+def test_peers_may_have_fewer_seeds() -> None:
+    order = quality.jobs(["genrec", "popularity", "sasrec-ce", "tiger"], 3, 1)
+    assert order[:4] == [("index", 0), ("index", 1), ("index", 2), ("popularity", 0)]
+    assert order[4:] == [("genrec", 0), ("genrec", 1), ("genrec", 2), ("sasrec-ce", 0), ("tiger", 0)]
+
+
+def test_more_seeds_of_peers_than_of_genrec_are_refused(run: Ran) -> None:
+    with pytest.raises(SystemExit):
+        run("beauty", "--seeds", "1", "--peer-seeds", "2")
+    assert "no more of peers, got (1, 2)" in run.capsys.readouterr().err
+
+
 def test_unknown_systems_are_refused(run: Ran) -> None:
     with pytest.raises(SystemExit):
         run("beauty", "--systems", "genrec,oracle")
