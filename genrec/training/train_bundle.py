@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
+import numpy as np
+import torch
+
 from genrec.bundle import save_bundle
 from genrec.decoders.native_decoder import NativeDecoder
 from genrec.evaluation.protocol import figures, rank_cases
@@ -129,6 +132,9 @@ def train_bundle(
         found = validation_figures(index, model, cases, "catalog", SELECTION_BEAM)
         return found if text is None else {**found, **text.figures(model, cases)}
 
+    if cases is not None and len(cases):
+        say("preparing to validate")
+        _search_once(index, config, cases)
     out.parent.mkdir(parents=True, exist_ok=True)
     result = train_native(
         config,
@@ -190,6 +196,14 @@ def train_bundle(
         mixed.defaults.prior_weight,
         mixed.validation,
     )
+
+
+def _search_once(index: ItemIndex, config: NativeConfig, cases: Cases) -> None:
+    """With any model. The first search on a machine compiles its loops: a quarter of a minute, which would count as
+    the length of a validation, be kept free at the end, and make validations rare."""
+    with torch.random.fork_rng(devices=[]):  # a caller's own draws stay as they were
+        model = NativeModel(config, index.codes)
+    validation_figures(index, model, cases.take(np.arange(1)), "catalog", SELECTION_BEAM)
 
 
 @dataclass(frozen=True)
