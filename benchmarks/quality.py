@@ -10,7 +10,7 @@ users of at most five training events, targets never seen in training), publishe
 are moved aside as ``NAME.stale``, never deleted, and never reported beside these.
 
     python -m benchmarks.quality beauty --minutes 27 --seeds 3
-    python -m benchmarks.quality games --minutes 55 --seeds 3
+    python -m benchmarks.quality games --minutes 55 --seeds 3 --peer-seeds 1
     python -m benchmarks.quality movielens-small --minutes 1 --seeds 1 --part validation
 
 Selection looks at validation events only. ``--part validation`` measures on them, too: for whoever is still choosing.
@@ -121,12 +121,13 @@ def move_stale(asked: Asked, system: str, seed: int, fingerprint: str) -> None:
     note.write_text(question, "utf-8")
 
 
-def collect(asked: Asked, systems: list[str], seeds: int) -> dict[str, Any]:
+def collect(asked: Asked, systems: list[str], seeds: int, peer_seeds: int) -> dict[str, Any]:
     """The report over what is there; it ends the program where parts were asked different things."""
     opened = open_data_set(DATA_SETS[asked.dataset], asked.data)
     indexes = [json.loads(files_of(asked, INDEX, seed)[0].read_text("utf-8")) for seed in range(seeds)]
     ordered = [name for name in SYSTEMS if name in systems]
-    parts = read_parts(asked, ordered, seeds)
+    every = jobs(ordered, seeds, peer_seeds)
+    parts = read_parts(asked, sorted(every[seeds:], key=lambda job: ordered.index(job[0])))
     others = other_questions([*indexes, *(part.record for part in parts)])
     if others:
         sys.exit(
@@ -171,7 +172,7 @@ def main() -> None:
     if unknown or not 1 <= peer_seeds <= given.seeds:
         parser.error(
             f"expected systems of {', '.join(SYSTEMS)}, a seed or more and no more of peers, got "
-            f"{unknown or (given.seeds, peer_seeds)}"
+            + (str(unknown) if unknown else f"--seeds {given.seeds} --peer-seeds {peer_seeds}")
         )
     budget = f"{given.steps}steps" if given.steps else f"{given.minutes:g}min"
     cases = f"-{given.users}users" if given.users else ""
@@ -193,7 +194,7 @@ def main() -> None:
     place = given.out / given.dataset
     check_report_place(place)
     run(asked, systems, given.seeds, peer_seeds, quiet=given.quiet)
-    report = collect(asked, systems, given.seeds)
+    report = collect(asked, systems, given.seeds, peer_seeds)
     text = markdown(report)
     write_report(place, {REPORT: last_line(report) + "\n", MARKDOWN: text, "quality.svg": plot(report)})
     if not given.json:

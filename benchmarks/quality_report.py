@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.quality_curve import SELECTED
 from benchmarks.quality_data import DataSet
-from benchmarks.quality_parts import GENREC, INDEXED, Asked, files_of
+from benchmarks.quality_parts import GENREC, INDEXED, TRAINED, Asked, files_of
 from genrec.bench.machine import machine_line
 from genrec.bench.quality_plots import Curve, quality_by_minutes
 from genrec.bench.report import markdown_table
@@ -39,23 +39,22 @@ class Part:
     segments: dict[str, BoolArray]
 
 
-def read_parts(asked: Asked, systems: Sequence[str], seeds: int) -> list[Part]:
-    """Every part that is there, in the order of the table."""
+def read_parts(asked: Asked, jobs: Sequence[tuple[str, int]]) -> list[Part]:
+    """The parts of systems with their seeds, in this order, those that are there."""
     found = []
-    for system in systems:
-        for seed in range(seeds):
-            record, lists = files_of(asked, system, seed)
-            if not record.is_file() or not lists.is_file():
-                continue
-            with np.load(lists, allow_pickle=False) as arrays:
-                found.append(
-                    Part(
-                        json.loads(record.read_text("utf-8")),
-                        {name[5:]: arrays[name] for name in arrays.files if name.startswith("list:")},
-                        arrays["target"],
-                        {name: arrays[name] for name in ("sparse", "cold")},
-                    )
+    for system, seed in jobs:
+        record, lists = files_of(asked, system, seed)
+        if not record.is_file() or not lists.is_file():
+            continue
+        with np.load(lists, allow_pickle=False) as arrays:
+            found.append(
+                Part(
+                    json.loads(record.read_text("utf-8")),
+                    {name[5:]: arrays[name] for name in arrays.files if name.startswith("list:")},
+                    arrays["target"],
+                    {name: arrays[name] for name in ("sparse", "cold")},
                 )
+            )
     return found
 
 
@@ -213,13 +212,12 @@ def plot(report: Mapping[str, Any]) -> str:
 
 def markdown(report: Mapping[str, Any]) -> str:
     """The report for people."""
-    seeds = max(one["recall@10"]["seeds"] for one in report["systems"].values())
     budget = f"{report['minutes']:g} minutes" if report["minutes"] else f"{report['steps']} steps"
     what = f"{report['cases']:,} {report['part']} cases, {report['split']}, ranking over {report['items']:,} items"
     costs = report["costs"]
     parts = [
         f"# Quality: {report['title']}\n",
-        f"{what}; trained systems: {budget}, {report['threads']} threads, {seeds} seed{'s' * (seeds > 1)} "
+        f"{what}; trained systems: {budget}, {report['threads']} threads, {_seeds(report)} "
         f"(mean ± standard deviation). {report['note']}\n",
         machine_line(report["machine"]) + "\n",
         _table(report, ACCURACY),
@@ -265,6 +263,14 @@ def markdown(report: Mapping[str, Any]) -> str:
         "\n![Quality by training time](quality.svg)\n",
     ]  # fmt: skip
     return "\n".join(parts)
+
+
+def _seeds(report: Mapping[str, Any]) -> str:
+    """How many, and which trained systems have fewer."""
+    every = {name: one["recall@10"]["seeds"] for name, one in report["systems"].items()}
+    most, count = max(every.values()), {name: every[name] for name in TRAINED if name in every}
+    said = [f"{seeds} of {name}" for name, seeds in count.items() if seeds < most]
+    return f"{most} seed{'s' * (most > 1)}" + (f", but {', '.join(said)}" if said else "")
 
 
 def _steps(steps: Sequence[int]) -> str:

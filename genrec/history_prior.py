@@ -77,9 +77,9 @@ class PriorSettings:
             raise IndexFormatError(
                 f"expected prior settings {names} as numbers, got {dict(values)}"
             ) from error
-        weights = min(settings.text_weight, settings.word_weight, settings.unseen_boost)
+        least = min(settings.text_weight, settings.word_weight, settings.unseen_boost)
         are_numbers = all(map(math.isfinite, astuple(settings)))  # JSON as Python reads it has inf and nan
-        if not (are_numbers and 0 <= settings.recency <= 1 and weights >= 0 and settings.power > 0):
+        if not (are_numbers and 0 <= settings.recency <= 1 and least >= 0 and settings.power > 0):
             raise IndexFormatError(
                 "expected 0 <= recency <= 1, text_weight, word_weight and unseen_boost >= 0 and power > 0, all "
                 f"finite, got {dict(values)}; train again"

@@ -2,8 +2,8 @@
 
 A branch is a mark, the token that says what is wanted; a *plan*, the item that is written about, as one position of
 its vector; and the words of an answer. It follows some position of a history, sees that position, all before it and
-itself, and has positions of its own, the same wherever it stands. Many branches may follow one history, at the same
-place or at different ones, and none sees another.
+itself, and its positions count on from there. Many branches may follow one history, at the same place or at
+different ones, and none sees another.
 
 Which item comes next, the code heads say, and they learn it from every event; a branch learns how it is put into
 words. Decoding does the same (:mod:`genrec.decoders.planned_text`): the heads choose codes, their item is fed, words
@@ -35,7 +35,6 @@ class TextEnds(nn.Module):
         self.embedding = nn.Embedding(config.text_size, config.hidden_size)
         self.bias = nn.Parameter(torch.zeros(config.text_size))
         self.tell = nn.Linear(config.hidden_size, config.hidden_size)
-        self.first_position = config.text_position
         # As long as an item's vector; behind the body's last norm the logits then start at standard normal.
         nn.init.normal_(self.embedding.weight, std=config.hidden_size**-0.5)
 
@@ -161,7 +160,7 @@ def branch_hidden(model: Writer, trunk: Trunk, branches: Branches) -> Tensor:
     body.eval()
     output: Tensor = body(
         inputs_embeds=vectors,
-        position_ids=(ends.first_position + depth).expand(len(vectors), -1),
+        position_ids=branches.known[:, None] + depth,
         attention_mask=mask[:, None],
         past_key_values=_Grafted(trunk, branches.history),
         use_cache=True,

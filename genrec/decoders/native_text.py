@@ -25,7 +25,7 @@ from genrec.native_model import NativeModel
 from genrec.text_branch import TextEnds
 from index.errors import DecoderError
 from index.trie import TokenTrie
-from index.types import Int64Array, IntArray
+from index.types import Int64Array
 
 
 def native_text_decoder(model: NativeModel, trie: TokenTrie) -> PlannedText:
@@ -50,7 +50,7 @@ def native_text_decoder(model: NativeModel, trie: TokenTrie) -> PlannedText:
 
 
 class NativeWords(CausalDecoder):
-    """Reads the history, then the mark, whose position is the same behind any history."""
+    """Reads the history, then the mark behind it."""
 
     def __init__(self, model: NativeModel, text: TextEnds) -> None:
         super().__init__(
@@ -61,7 +61,6 @@ class NativeWords(CausalDecoder):
             max_positions=model.config.positions,
             reader=text_reader(model.config, len(model.item_tokens)),
         )
-        self._mark_position = model.config.text_position
         self._always_run = 2  # the end of the history and the mark: each is a call of its own
 
     def prompt_key(self, prompt: Prompt) -> Int64Array:
@@ -80,11 +79,8 @@ class NativeWords(CausalDecoder):
             state.prompt_length = len(ids) - 1
         rows = RaggedRows(np.arange(len(keys)))
         marks = self._embed(rows, np.array([ids[-1] for ids in keys]))
-        first = np.full(len(keys), self._mark_position)
+        first = np.array([len(ids) - 1 for ids in keys])
         return self._advance(states, rows, marks, first)
-
-    def _text_starts(self, prompt_length: IntArray) -> IntArray:
-        return np.full(len(prompt_length), self._mark_position + 1)
 
 
 class _Inputs(nn.Module):

@@ -208,7 +208,7 @@ class OnnxDecoder:
         check_parents([state.slots for state in used], rows, parents)
         prompt_length = np.array([len(state.prompt) for state in used])
         sees, depth = tree_mask(prompt_length, [state.parent for state in used], rows, parents)
-        position = self._text_starts(prompt_length)[rows.request] + depth
+        position = prompt_length[rows.request] + depth
         self._check_positions(int(position.max()))
         everything = np.tile(np.arange(rows.width), (len(used), 1))
         hidden = self._body.run(
@@ -222,10 +222,6 @@ class OnnxDecoder:
         for state, grown in zip(used, rows.split(parents), strict=True):
             state.parent = np.concatenate([state.parent, grown])
         return hidden[rows.request, rows.column]
-
-    def _text_starts(self, prompt_length: IntArray) -> IntArray:
-        """int[B]: the position of a token right behind each prompt."""
-        return prompt_length
 
     def edge_logits(self, hidden: Hidden, row: IntArray, token: IntArray) -> Float32Array:
         """float32[E]: the logit of ``token[e]`` after hidden row ``row[e]``, computing no others.

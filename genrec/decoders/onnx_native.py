@@ -72,7 +72,7 @@ class OnnxNativeDecoder:
         self._own = _path_vectors(matrices, config)
         self._codes = CodeTable(config.code_sizes, matrix("code_embedding"), self._own.paths)  # [V, H]
         self._item_tokens = item_tokens(config, codes)  # [N, L]
-        self._own_rows = self._own.of_items(codes)  # [N, L]
+        self._own_rows = self._own.of_items(codes)  # [N, L - 1]
         self._from_hidden, self._hidden_bias = matrix("from_hidden"), matrix("hidden_bias")  # [H, L F], [L F]
         self._from_prefix = matrix("from_prefix")  # [L, H, F], zero at level 0
         self._out, self._out_bias = matrix("out"), matrix("out_bias")  # [L, F, H], [L, H]

@@ -21,7 +21,7 @@ from genrec.decoders.planned_text import PlannedText
 from index.artifact import load_array
 from index.errors import IndexFormatError
 from index.trie import TokenTrie
-from index.types import Float32Array, Int64Array, IntArray
+from index.types import Float32Array, Int64Array
 
 
 def open_native_text(
@@ -55,7 +55,7 @@ def open_native_text(
 
 
 class OnnxNativeWords(OnnxDecoder):
-    """Reads the history, then the mark, whose position is the same behind any history.
+    """Reads the history, then the mark behind it.
 
     Args:
         native: the decoder of the codes; its body is shared.
@@ -78,7 +78,6 @@ class OnnxNativeWords(OnnxDecoder):
             native.config.positions,
             reader=text_reader(native.config, native.items),
         )
-        self._mark_position = native.config.text_position
         self._always_run = 2  # the end of the history and the mark: each is a call of its own
 
     def prompt_key(self, prompt: Prompt) -> Int64Array:
@@ -94,11 +93,8 @@ class OnnxNativeWords(OnnxDecoder):
     def _read(self, keys: Sequence[Int64Array], memories: Sequence[KeyValues]) -> Float32Array:
         super()._read([ids[:-1] for ids in keys], memories)
         marks = self._embedding[np.array([ids[-1] for ids in keys])]
-        first = np.full(len(keys), self._mark_position)
+        first = np.array([len(ids) - 1 for ids in keys])
         return self._body.prefill(list(marks[:, None]), memories, first)
-
-    def _text_starts(self, prompt_length: IntArray) -> IntArray:
-        return np.full(len(prompt_length), self._mark_position + 1)
 
 
 def _matrix(directory: Path, name: str) -> Float32Array:

@@ -25,8 +25,10 @@ class PathVectors:
     bias: Float32Array  # [1 + M - roots]
 
     def of_items(self, codes: Int32Array) -> Int64Array:
-        """int64[N, L]: the rows of ``vector`` that are part of each item's, by the codes int32[N, L] of a catalog."""
-        return self.paths.own_rows(self.paths.places(codes)[:, 1:])
+        """int64[N, L - 1]: the rows of ``vector`` that are part of each item's, by a catalog's codes int32[N, L]; a
+        first code has none.
+        """
+        return self.paths.own_rows(self.paths.places(codes)[:, 2:])
 
     def add_to_edges(
         self, logits: Float32Array, query: Float32Array, place: Int64Array, row: IntArray, token: IntArray

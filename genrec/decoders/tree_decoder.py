@@ -106,7 +106,7 @@ class TreeDecoder(ABC):
         check_parents([state.slots for state in used], rows, parents)
         prompt_length = np.array([state.prompt_length for state in used])
         sees, depth = tree_mask(prompt_length, [state.parent for state in used], rows, parents)
-        position = self._text_starts(prompt_length)[rows.request] + depth
+        position = prompt_length[rows.request] + depth
         self._check_positions(int(position.max()))
         hidden = self._run(used, rows, ids, position, sees)
         for state, grown in zip(used, rows.split(parents), strict=True):
@@ -147,10 +147,6 @@ class TreeDecoder(ABC):
 
         ``sees`` is bool[B, Q, past + Q], as :func:`genrec.decoders.tree_mask.tree_mask` makes it.
         """
-
-    def _text_starts(self, prompt_length: IntArray) -> IntArray:
-        """int[B]: the position of a token right behind each prompt."""
-        return prompt_length
 
     def _own_states(self, states: Sequence[State]) -> list[TorchState]:
         """The states, checked to be this kind of decoder's.

@@ -314,12 +314,19 @@ def test_seeds_become_a_mean_with_a_spread(run: Ran, data: Path) -> None:
     assert said["systems"]["popularity"]["ndcg@10"]["seeds"] == 1
 
     asked = Asked("beauty", data, work, 27.0, steps=2, threads=1)
-    parts = read_parts(asked, ["genrec", "popularity"], 2)
+    parts = read_parts(asked, [("genrec", 0), ("genrec", 1), ("popularity", 0), ("popularity", 1)])
     means = [ndcg(one.lists["genrec"], one.target, 10) for one in parts[:2]]
     difference = np.mean(means, axis=0) - ndcg(parts[2].lists["popularity"], parts[2].target, 10)
     report = report_of(asked, quality.DATA_SETS["beauty"], 40, parts, [], {})
     assert report["against"]["all"]["popularity"]["ndcg@10"]["mean"] == pytest.approx(difference.mean())
     assert files_of(asked, "genrec", 1)[0].is_file()
+
+    fewer = run("beauty", "--systems", "genrec,popularity,sasrec-ce", "--seeds", "2", "--peer-seeds", "1")
+    assert len(run.parts) == 7, "all is kept, and the second seed of the peer left out of the report"
+    assert fewer["systems"]["sasrec-ce"]["ndcg@10"]["seeds"] == 1
+    assert fewer["systems"]["genrec"] == said["systems"]["genrec"]
+    report_file = next(run.directory.rglob("report.md"))
+    assert "2 seeds, but 1 of sasrec-ce (mean" in report_file.read_text("utf-8")
 
 
 def test_peers_may_have_fewer_seeds() -> None:
@@ -331,7 +338,7 @@ def test_peers_may_have_fewer_seeds() -> None:
 def test_more_seeds_of_peers_than_of_genrec_are_refused(run: Ran) -> None:
     with pytest.raises(SystemExit):
         run("beauty", "--seeds", "1", "--peer-seeds", "2")
-    assert "no more of peers, got (1, 2)" in run.capsys.readouterr().err
+    assert "no more of peers, got --seeds 1 --peer-seeds 2" in run.capsys.readouterr().err
 
 
 def test_unknown_systems_are_refused(run: Ran) -> None:

@@ -47,7 +47,7 @@ def test_the_module_and_the_hook_drop_in_training_alone() -> None:
     torch.manual_seed(0)
     x = torch.ones(1000, requires_grad=True)
     module, layer = Dropout(0.5), nn.Identity()
-    layer.register_forward_hook(module.behind)
+    layer.register_forward_hook(module.after_module)
     for part in (module, layer):
         part.train()
         dropped_out = part(x)
@@ -57,3 +57,11 @@ def test_the_module_and_the_hook_drop_in_training_alone() -> None:
         part.eval()
         assert torch.equal(part(x), x)
     assert torch.equal(Dropout(0.0).train()(x), x)
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.999])
+def test_the_smallest_and_the_largest_rate_still_drop_some_and_keep_some(rate: float) -> None:
+    torch.manual_seed(0)
+    kept = (dropped(torch.empty(4000), rate) != 0).float().mean().item()
+    assert kept == pytest.approx(1 / 256 if rate > 0.5 else 255 / 256, abs=0.005)
+    assert dropped(torch.empty(0, 8), rate).shape == (0, 8)

@@ -178,8 +178,8 @@ def test_no_held_out_event_is_counted():
     assert not np.array_equal(one.lists.follow_rates, leaking.lists.follow_rates)
 
 
-def exhaustive(recommender, prior, cases):
-    """NDCG@10 of settings and a weight, by scoring every item."""
+def exhaustive(recommender, prior, cases, recall=False):
+    """NDCG@10, or Recall@10, of settings and a weight, by scoring every item."""
     rows = [cases.history_of(case) for case in range(len(cases))]
     found = recommender.search_rows(rows, Wishes(k=ITEMS, beam=ITEMS, exclude_seen=False))
 
@@ -192,7 +192,7 @@ def exhaustive(recommender, prior, cases):
             mixed[share.rows] += weight * share.shares
             mixed[rows[case]] = -1
             rank = 1 + (mixed > mixed[cases.target[case]]).sum()
-            gains.append(1 / np.log2(rank + 1) if rank <= 10 else 0.0)
+            gains.append((1.0 if recall else 1 / np.log2(rank + 1)) if rank <= 10 else 0.0)
         return float(np.mean(gains))
 
     return ndcg
@@ -225,7 +225,7 @@ def test_the_choice_is_the_best_of_all_by_exhaustive_scoring():
 
 
 @pytest.mark.parametrize("may_cost", [0.0, 0.02, 1.0])
-def test_unseen_items_are_boosted_as_far_as_it_may_cost(may_cost, monkeypatch):
+def test_unseen_items_are_boosted_as_far_as_it_finds_some_and_may_cost(may_cost, monkeypatch):
     monkeypatch.setattr(fit_prior, "NEW_ITEMS_MAY_COST", may_cost)
     index, histories = toy_index(), toy_histories()
     recommender = Recommender(index, FakeDecoder(sum(index.level_sizes)))
@@ -253,9 +253,18 @@ def test_unseen_items_are_boosted_as_far_as_it_may_cost(may_cost, monkeypatch):
     assert len({round(one, 6) for one in of_boost.values()}) > 1, (
         "boosts must matter for this to test anything"
     )
-    least = (1 - may_cost) * of_boost[1.0] - 1e-9
-    assert chosen.settings.unseen_boost == max(boost for boost, one in of_boost.items() if one >= least)
-    assert chosen.ndcg == pytest.approx(of_boost[chosen.settings.unseen_boost], abs=1e-6)
+    at = np.flatnonzero(np.isin(cases.target, list(unseen)))
+    of_unseen = exhaustive(recommender, prior, cases.take(at), recall=True)
+    affordable = [b for b, one in of_boost.items() if one >= (1 - may_cost) * of_boost[1.0] - 1e-9]
+    found = {b: of_unseen(replace(chosen.settings, unseen_boost=b), chosen.weight) for b in affordable}
+    most = max(found.values())
+    expected = (
+        min(b for b in affordable if found[b] == most)
+        if most > found[1.0]
+        else max(b for b in affordable if b <= 2)
+    )
+    assert chosen.settings.unseen_boost == expected
+    assert chosen.ndcg == pytest.approx(of_boost[expected], abs=1e-6)
 
 
 def test_the_model_alone_is_kept_where_it_is_better():
@@ -267,7 +276,8 @@ def test_the_model_alone_is_kept_where_it_is_better():
     rows = [cases.history_of(case) for case in range(20)]
     favourite = [recommender.rows_of(one)[0] for one in recommender.search_rows(rows, Wishes(k=1))]
     told = replace(cases, target=np.array(favourite, np.int32))
-    assert choose_prior(recommender, prior, told).weight == 0
+    chosen = choose_prior(recommender, prior, told)
+    assert (chosen.weight, chosen.settings.unseen_boost) == (0, PriorSettings().unseen_boost)
 
 
 def test_training_asks_the_prior_for_targets_and_says_so(tmp_path, monkeypatch):

@@ -189,6 +189,7 @@ def test_it_comes_back_from_files(tmp_path):
         "power",
         "text_weight",
         "word_weight",
+        "unseen_boost",
     ):  # json reads Infinity and NaN, and scores would be none
         for value in (float("inf"), float("nan")):
             with pytest.raises(IndexFormatError, match="finite, got"):
@@ -222,6 +223,9 @@ def test_new_items_are_found_by_text_and_gone_ones_leave_no_trace():
     )
     added = add_items(index, type(index.catalog)(frame))
     grown = carried_over(prior, added.catalog.rows_of(index.catalog.item_ids), added)
+    assert grown.unseen(np.arange(ITEMS + 1)).tolist() == [False] * ITEMS + [True]
+    louder = replace(grown, settings=replace(grown.settings, unseen_boost=20.0)).shares([np.array([0])])[0]
+    assert louder.rows[np.argmax(louder.shares)] == ITEMS, "the new item is what its boost is for"
     assert len(grown.lists) == len(grown.words) == ITEMS + 1
     np.testing.assert_array_equal(grown.words.weights, ItemWords.of_texts(added.catalog.texts()).weights)
     after_its_like = grown.shares([np.array([0])])[0]  # item 0 is The river comedy

@@ -43,7 +43,7 @@ def text_model(config: NativeConfig = TEXT) -> NativeModel:
         torch.manual_seed(5)
         paths = choose_paths(CODES, np.arange(len(CODES)) % 2, fewest=1, most=1000)
         model = NativeModel(config, CODES, paths).eval()
-        for parameter in model.parameters():  # biases and positions that start at zero would hide mistakes
+        for parameter in model.parameters():  # biases and own vectors that start at zero would hide mistakes
             torch.nn.init.normal_(parameter, std=0.3)
         return model
 
@@ -78,14 +78,7 @@ def plain_words(history: list[int], codes: list[int], words: list[int]) -> Float
     )
     said = MODEL.text.embedding(torch.tensor([[MARK, *words]]))
     text = torch.cat([said[:, :1], plan_vector(codes), said[:, 1:]], 1)
-    position = torch.tensor(
-        [*range(1 + len(history)), *(TEXT.max_items + 1 + depth for depth in range(2 + len(words)))]
-    )
-    # transformers reads a jump of positions as the beginning of another sequence, unless it is given a mask.
-    causal = torch.full((len(position), len(position)), -torch.inf).triu(1)[None, None]
-    output = MODEL.body(
-        inputs_embeds=torch.cat([before, text], 1), position_ids=position[None], attention_mask=causal
-    ).last_hidden_state
+    output = MODEL.body(inputs_embeds=torch.cat([before, text], 1)).last_hidden_state
     logits: Float32Array = MODEL.text.logits(output[0, 2 + len(history) :]).numpy()
     return logits
 
