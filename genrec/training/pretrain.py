@@ -174,7 +174,7 @@ def train_native(
         checkpoint: file that is replaced atomically every ``settings.checkpoint_every`` steps.
         resume: go on from ``checkpoint`` where that file exists.
         corpus: what to write beside codes; the config then has a text vocabulary.
-        teacher: of these histories; draws ``settings.taught`` of the targets.
+        teacher: of these histories; draws ``settings.taught`` of the targets at first, a tenth of that at last.
 
     Raises:
         TrainingError: nothing to train on, a corpus that does not fit, a checkpoint of another run, or a loss that
