@@ -173,6 +173,22 @@ def test_probabilities_are_said_to_be_whose_they_are(tasks: dict[str, Any], whos
     assert f"- Probabilities {whose}" in card({**MANIFEST, "tasks": tasks})
 
 
+@pytest.mark.parametrize(
+    ("prior", "said"),
+    [
+        ({}, "less often.\n"),
+        ({"history_prior": {"unseen_boost": 1.0}}, "less often.\n"),
+        (
+            {"history_prior": {"unseen_boost": 1.5}},
+            "less often, though the prior takes what their texts say 1.5 times.\n",
+        ),
+    ],
+)
+def test_a_boost_of_new_items_is_said(prior: dict[str, Any], said: str):
+    tasks = {"semantic_id": {"prior_weight": 0.9}}
+    assert f"expect them to be found {said}" in card({**MANIFEST, "tasks": tasks, **prior})
+
+
 def test_training_facts_count_what_was_learned_from():
     training = training_part(toy_histories(5), "last-two")
     times = np.concatenate([86_400.0 * np.arange(n) for n in training.lengths])
