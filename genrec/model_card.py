@@ -172,13 +172,13 @@ def _limits(manifest: Mapping[str, Any], model: Mapping[str, Any]) -> str:
         others = "" if len(mixed) == len(manifest["tasks"]) else f" where it answers by {', '.join(mixed)}"
         whose += f", mixed with the history prior{others}"
     boost = (manifest.get("history_prior") or {}).get("unseen_boost", 1.0)
-    louder = (
-        f", though the prior takes what their texts say {boost:g} times" if mixed and boost != 1.0 else ""
-    )
+    found = "expect them to be found less often"
+    if mixed and boost != 1.0:
+        found += f", though the prior takes what their texts say {boost:g} times"
     return (
         f"- It reads {newest} of a history, in their order; it knows no user, no time of day and no reason.\n"
         "- It learned what users of these data did, and repeats what was popular and what was shown to them.\n"
-        f"- Items added since have codes from their text, and no events: expect them to be found less often{louder}.\n"
+        f"- Items added since have codes from their text, and no events: {found}.\n"
         f"- Probabilities are {whose}; `genrec evaluate` says how far they are from frequencies.\n"
     )
 
