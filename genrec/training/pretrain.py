@@ -84,8 +84,9 @@ class TrainSettings:
     taught: float = 0.9
     """Part of the targets that a teacher draws at the beginning, where there is one. It falls in a straight line to a
     tenth of that: what others did first, what really happened last. Validation NDCG@10 of the model alone and with
-    the prior, one run each, 3,700 steps on Amazon Beauty, 6,000 on Games, 7,000 on MovieLens-1M: half of the targets
-    all the time .0747/.0818, .0695/.0843, .1992/.2017; so .0774/.0834, .0722/.0857, .1996/.2031."""
+    the prior, one run each (own paths not yet read), 3,700 steps on Amazon Beauty, 6,000 on Games, 7,000 on
+    MovieLens-1M: half of the targets all the time .0747/.0818, .0695/.0843, .1992/.2017; so .0774/.0834, .0722/.0857,
+    .1996/.2031."""
     text_branches: int = 128
     """Texts written per step, at random events of the batch; only where there is something to write."""
     text_weight: float = 2.0

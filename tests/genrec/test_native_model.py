@@ -90,6 +90,27 @@ def test_an_items_vector_is_the_sum_of_its_codes_and_of_its_paths_own() -> None:
     torch.testing.assert_close(vectors[[1, 3, 4]], expected)
 
 
+def test_training_drops_behind_attention_and_mlps_and_evaluation_nothing() -> None:
+    """With all other dropout out of the way what differs from draw to draw comes from the body's own layers."""
+    model = make_model()
+    rows = torch.tensor([[0, 1, 2]])
+    vectors = model.item_vectors(rows)
+    layers = list(model.body.layers)
+    assert all(
+        len(last._forward_hooks) == 1 for one in layers for last in (one.self_attn.o_proj, one.mlp.down_proj)
+    )
+
+    def drawn() -> torch.Tensor:
+        return model.body(inputs_embeds=vectors).last_hidden_state
+
+    assert torch.equal(drawn(), drawn())
+    for one in layers:
+        one.mlp.down_proj.train()
+    assert not torch.equal(drawn(), drawn())
+    model.eval()
+    assert torch.equal(drawn(), drawn())
+
+
 def test_own_paths_add_their_vectors_to_their_last_codes_and_to_no_others() -> None:
     model = make_model()
     hidden = model.encode(torch.tensor([[0, 2]]))[:, -1]
